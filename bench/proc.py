@@ -1,0 +1,91 @@
+"""What Linux says about a running process: memory, CPU time, children, who maps the same libraries.
+
+Only /proc is read, so this works on Linux alone.
+"""
+
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+_SHARED_LIBRARIES = ("python3", "_zmq", "lua54")
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all its descendants, parents first; those that end meanwhile are left out."""
+    pids = [pid]
+    for parent in pids:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                pids.extend(int(child) for child in children.read_text().split())
+            except OSError:
+                continue
+    return pids
+
+
+def marked(mark: str) -> list[int]:
+    """Processes whose environment holds `mark`: also those that outlived the parent which could name them."""
+    needle = mark.encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if needle in environment.read_bytes():
+                found.append(int(environment.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def memory_bytes(pid: int) -> dict[str, int]:
+    """Memory of the process tree in bytes, by Linux's names: `Rss`, `Pss`, `Private` (clean + dirty)."""
+    total = {"Rss": 0, "Pss": 0, "Private": 0}
+    for member in tree(pid):
+        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+            key, _, rest = line.partition(":")
+            name = "Private" if key in ("Private_Clean", "Private_Dirty") else key
+            if name in total:
+                total[name] += int(rest.split()[0]) * 1024
+    return total
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that the living threads of the process tree have used, by the scheduler's clock."""
+    used = 0
+    for member in tree(pid):
+        for task in Path(f"/proc/{member}/task").glob("*/schedstat"):
+            try:
+                used += int(task.read_text().split()[0])
+            except OSError:
+                continue
+    return used / 1e9
+
+
+def sharers(pid: int) -> dict[str, int]:
+    """For the interpreter, ZeroMQ and Lua: how many processes outside this tree map the same file."""
+    own = {name: set(_mapped(pid, name)) for name in _SHARED_LIBRARIES}
+    others = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    outside = [other for other in others if other not in tree(pid)]
+    return {name: sum(1 for other in outside if files & set(_mapped(other, name))) for name, files in own.items()}
+
+
+def _mapped(pid: int, name: str) -> Iterator[str]:
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and name in Path(fields[5]).name:
+            yield fields[5]
+
+
+def wait_for_end(pid: int, timeout_s: float) -> bool:
+    """Wait until the process, child or not, has ended; false when the time ran out."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], timeout_s)[0])
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,63 @@
+"""Options that several commands share, and parameter types that read units."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from llmspell_kernel.units import parse_duration, parse_size
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def duration(text: str) -> float:
+    """Seconds, for click: use as a parameter's type."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def size(text: str) -> int:
+    """Bytes, for click: use as a parameter's type."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def config_option(command: _F) -> _F:
+    """``--config``."""
+    option = click.option(
+        "-c",
+        "--config",
+        "config_file",
+        envvar="LLMSPELL_CONFIG",
+        metavar="FILE",
+        help="A configuration file. Default: kernel.toml in the configuration directory, if there is one.",
+    )
+    return option(command)
+
+
+def output_option(command: _F) -> _F:
+    """``--output table|json``."""
+    option = click.option(
+        "-o",
+        "--output",
+        "output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        help="A table for people or JSON for programs.",
+    )
+    return option(command)
+
+
+def connect_option(command: _F) -> _F:
+    """``--connect FILE|ID``."""
+    option = click.option(
+        "--connect",
+        "target",
+        metavar="FILE|ID",
+        help="Run in a running kernel: its connection file, its id, the beginning of its id, or its name.",
+    )
+    return option(command)

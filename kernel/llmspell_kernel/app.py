@@ -1,0 +1,373 @@
+"""The composition root: builds a kernel from its parts, serves, and leaves nothing behind.
+
+**Threads.** The caller's thread (the process's main one) becomes the I/O thread; the Lua thread and the heartbeat's
+are started here and named in `runtime.worker` and `jupyter.heartbeat`.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from llmspell_kernel import pidfile, runtime_dir
+from llmspell_kernel.connection import (
+    ConnectionInfo,
+    client_connection_file,
+    is_loopback,
+    new_key,
+    remove_connection_file,
+    write_connection_file,
+)
+from llmspell_kernel.diagnostics import LONGEST_TEXT, Diagnostics
+from llmspell_kernel.errors import LlmspellError, RefusedError
+from llmspell_kernel.jupyter.heartbeat import start_heartbeat
+from llmspell_kernel.jupyter.server import JupyterServer
+from llmspell_kernel.jupyter.sockets import Sockets, bind_sockets
+from llmspell_kernel.options import ServeOptions
+from llmspell_kernel.runtime.engine import Engine, ScriptError
+from llmspell_kernel.runtime.outbox import Outbox
+from llmspell_kernel.runtime.wakeup import Wakeup
+from llmspell_kernel.runtime.worker import Worker
+
+SWITCH_INTERVAL_S: Final = 0.0002
+"""At Python's 5 ms the I/O thread starves while a script calls back often; this costs no throughput."""
+
+SECOND_INTERRUPT_S: Final = 2.0
+"""Two Ctrl-C within this time, while nothing runs, end a kernel that a person started at a terminal."""
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+_STUCK = (
+    "the script was in one call that never returns to Lua, and had to be ended with its process. "
+    "A fresh one has taken its place: variables are lost"
+)
+
+
+class Predecessor(msgspec.Struct, frozen=True):
+    """What a process image leaves to the one that takes its place: see `Kernel.replace`."""
+
+    options: ServeOptions
+    connection: ConnectionInfo
+    is_clients_file: bool
+
+
+_BROKEN = (
+    "the kernel met a fault of its own and was replaced by a fresh one: variables are lost. Its log has the details"
+)
+
+
+def serve(options: ServeOptions, predecessor: Predecessor | None = None) -> int:
+    """Run a kernel until it ends; returns the exit code. Must be called in the main thread.
+
+    RefusedError: a port or a pid file is taken, an address is not allowed, a directory cannot be used.
+    """
+    kernel = Kernel(options, predecessor)
+    try:
+        return kernel.run()
+    finally:
+        kernel.close()
+
+
+class Kernel:
+    """One kernel process, between its start and its end."""
+
+    def __init__(self, options: ServeOptions, predecessor: Predecessor | None = None) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        _harden()
+        self._options = options
+        self._files = contextlib.ExitStack()
+        self._diagnostics = Diagnostics(options.log)
+        wakeup = Wakeup()
+        limits = options.limits
+        outbox = self._outbox = Outbox(wakeup.wake, output_bytes=limits.output_bytes)
+        self._worker = Worker(lambda: _make_engine(outbox, options), outbox)
+        if predecessor is not None:
+            given: ConnectionInfo | None = predecessor.connection
+            self._is_clients_file = predecessor.is_clients_file
+        else:
+            given = client_connection_file(options.connection_file) if options.connection_file else None
+            self._is_clients_file = given is not None
+        self._path = options.connection_file or runtime_dir.connection_path(options.kernel_id)
+        self._claim_pid_files()
+        try:
+            self._sockets = _bind(options, given)
+            self.connection = given or _describe(options, self._sockets)
+            self._worker.start()
+            _connect(outbox, self._worker.engine)
+            self._server = JupyterServer(
+                self._sockets,
+                key=self.connection.key,
+                kernel_id=options.kernel_id,
+                limits=limits,
+                worker=self._worker,
+                outbox=outbox,
+                outbox_wakeup=wakeup,
+                diagnostics=self._diagnostics,
+            )
+            self._server.statistics = self.statistics
+            self._server.interrupts.on_stuck = self._replace_stuck
+            self._server.executions.on_broken = self._replace_broken
+            self._heartbeat = start_heartbeat(self._sockets.hb)
+            if not self._is_clients_file:
+                if self.connection.transport == "ipc":
+                    self._files.callback(runtime_dir.remove_socket_dir, options.kernel_id)
+                if predecessor is None:
+                    write_connection_file(self._path, self.connection)
+                self._files.callback(remove_connection_file, self._path, self.connection)
+        except BaseException:
+            self._files.close()
+            raise
+        self._started_at = time.monotonic()
+        self._last_interrupt = -SECOND_INTERRUPT_S
+        self._terminating = False
+        self._on_signal: dict[int, Callable[[], None]] = {
+            signal.SIGINT: self._on_sigint,
+            signal.SIGTERM: self._on_sigterm,
+            signal.SIGHUP: self._on_sighup,
+            signal.SIGUSR1: self._on_sigusr1,
+            signal.SIGUSR2: self._on_sigusr2,
+        }
+
+    # --- life --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the end; returns the exit code."""
+        self._listen_to_signals()
+        if self._is_clients_file:
+            self._end_with_parent()
+        if self._options.on_ready is not None:
+            self._options.on_ready(self.connection)
+        why = self._server.run()
+        if why == "restart" and not self._is_clients_file:
+            self._replace()
+        return 0
+
+    def close(self) -> None:
+        """Remove the files, deliver what is sent, end the threads."""
+        self._files.close()
+        self._close_sockets()
+        self._diagnostics.close()
+        if not self._worker.stop(timeout_s=0.2):
+            # The Lua thread may be anywhere in C; tearing the interpreter down under it would crash.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+    def _close_sockets(self) -> None:
+        self._server.close()
+        # Ends the heartbeat's proxy, which then closes the socket that is left.
+        self._sockets.context.term()
+
+    def _claim_pid_files(self) -> None:
+        paths = [runtime_dir.pid_path(self._options.kernel_id)]
+        if self._options.pid_file:
+            paths.append(self._options.pid_file)
+        try:
+            for path in paths:
+                pidfile.claim(path, lock_path=runtime_dir.lock_path(), connection_file=self._path)
+                self._files.callback(pidfile.release, path)
+        except BaseException:
+            self._files.close()
+            raise
+
+    # --- replacing this process --------------------------------------------------------------------------------
+
+    def _replace_stuck(self) -> None:
+        self._server.executions.fail_running(ScriptError("KernelReplaced", _STUCK, (f"KernelReplaced: {_STUCK}",)))
+        self._replace()
+
+    def _replace_broken(self, text: str) -> None:
+        self._diagnostics.warn("lua_thread_failed", text[-LONGEST_TEXT:])
+        self._server.executions.fail_running(ScriptError("KernelReplaced", _BROKEN, (f"KernelReplaced: {_BROKEN}",)))
+        self._replace()
+
+    def _replace(self) -> None:
+        """Put a fresh process image in place of this one: the same pid, ports, key and files, and no Lua state."""
+        self._close_sockets()
+        self._diagnostics.close()
+        options = msgspec.structs.replace(self._options, on_ready=None)
+        state = msgspec.msgpack.encode(Predecessor(options, self.connection, self._is_clients_file))
+        descriptor = os.memfd_create("llmspell-kernel", 0)
+        os.write(descriptor, state)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        # A Lua thread that never returns from C dies with the old image; nothing else could end it.
+        # -P: what lies in the working directory is not ours to import.
+        arguments = [sys.executable, "-P", "-m", "llmspell_kernel", "--replacing", str(descriptor)]
+        os.execv(sys.executable, arguments)
+
+    @staticmethod
+    def predecessor(descriptor: int) -> Predecessor:
+        """What the image before this one left."""
+        with os.fdopen(descriptor, "rb") as state:
+            return msgspec.msgpack.decode(state.read(), type=Predecessor)
+
+    # --- signals -----------------------------------------------------------------------------------------------
+
+    def _listen_to_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in self._on_signal:
+            # The handler only makes the interpreter write the number to the pipe, whatever else runs.
+            signal.signal(number, _heard)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._server.loop.read(reader, lambda: self._on_signals(os.read(reader, 256)))
+
+    def _end_with_parent(self) -> None:
+        """End when the Jupyter client that started us does: it names itself, and nobody else would stop us."""
+        parent = os.environ.get("JPY_PARENT_PID", "")
+        if not parent.isdecimal() or int(parent) <= 1:
+            return
+        try:
+            descriptor = os.pidfd_open(int(parent))
+        except OSError:
+            self._server.lifetime.end("parent")
+            return
+
+        def ended() -> None:
+            self._server.loop.forget(descriptor)
+            self._server.lifetime.end("parent")
+
+        self._server.loop.read(descriptor, ended)
+
+    def _on_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            self._on_signal[signal.Signals(number)]()
+
+    def _on_sigint(self) -> None:
+        if self._server.interrupts.interrupt("interrupt"):
+            return
+        now = time.monotonic()
+        if os.isatty(0) and not self._is_clients_file:
+            if now - self._last_interrupt < SECOND_INTERRUPT_S:
+                self._server.lifetime.end("shutdown")
+            else:
+                os.write(2, b"Nothing runs. Press Ctrl-C again to stop the kernel.\n")
+        self._last_interrupt = now
+
+    def _on_sigterm(self) -> None:
+        if self._terminating:
+            self._files.close()
+            os._exit(1)
+        self._terminating = True
+        self._server.lifetime.end("shutdown")
+
+    def _on_sighup(self) -> None:
+        """Read the configuration again, for the limits and the log, and reopen the log file."""
+        from llmspell_kernel.config import reloaded
+
+        try:
+            self._options = reloaded(self._options)
+        except LlmspellError as fault:
+            self._diagnostics.reopen()
+            self._diagnostics.warn("reload_failed", f"SIGHUP: what held before holds on: {fault}")
+            return
+        limits = self._options.limits
+        self._worker.engine.limits = limits
+        self._outbox.output_limit = limits.output_bytes
+        self._server.limit(limits)
+        self._diagnostics.follow(self._options.log)
+        self._diagnostics.info("SIGHUP: the configuration was read again and the log reopened")
+
+    def _on_sigusr1(self) -> None:
+        self._diagnostics.info("statistics: " + msgspec.json.encode(self.statistics()).decode())
+
+    def _on_sigusr2(self) -> None:
+        self._diagnostics.info(f"SIGUSR2: the log level is now {self._diagnostics.toggle_debug()}")
+
+    def statistics(self) -> dict[str, object]:
+        """What this kernel has done and holds, for people and for the fleet."""
+        executions = self._server.executions
+        return {
+            "status": "ok",
+            "pid": os.getpid(),
+            "kernel_id": self._options.kernel_id,
+            "uptime_s": round(time.monotonic() - self._started_at, 3),
+            "state": "idle" if executions.running is None else "busy",
+            "executions": executions.finished,
+            "failed": executions.failed,
+            "waiting": executions.waiting,
+            "clients": [
+                {
+                    "session": c.session,
+                    "username": c.username,
+                    "connected_at": c.connected_at,
+                    "last_active": c.last_active,
+                    "requests": c.requests,
+                }
+                for c in self._server.clients.all()
+            ],
+            "lua_memory_bytes": self._worker.engine.memory_used_bytes,
+            "counts": dict(self._diagnostics.counts),
+        }
+
+
+def _harden() -> None:
+    """What every kernel gives up at its start, whoever starts it."""
+    os.umask(0o077)
+    # A core file would hold the signing key and the scripts' data.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _heard(_number: int, _frame: object) -> None:
+    return None
+
+
+def _make_engine(outbox: Outbox, options: ServeOptions) -> Engine:
+    engine = Engine(outbox, options.limits)
+    engine.reseed(os.urandom(16))
+    return engine
+
+
+def _connect(outbox: Outbox, engine: Engine) -> None:
+    interrupter = engine.interrupter
+    interrupter.on_arm = outbox.nudge
+    outbox.interrupted = lambda: interrupter.pending
+
+    def stop_for_output() -> None:
+        interrupter.arm(None, "output")
+
+    outbox.stop_for_output = stop_for_output
+
+
+def _bind(options: ServeOptions, theirs: ConnectionInfo | None) -> Sockets:
+    if theirs is not None:
+        transport, ip, ports = theirs.transport, theirs.ip, theirs.ports
+    else:
+        transport, ip = options.transport, options.ip
+        ports = options.ports or (options.port, 0, 0, 0, 0)
+        if transport == "ipc":
+            ip = f"{runtime_dir.socket_dir(options.kernel_id)}/s"
+    if transport == "tcp" and not is_loopback(ip):
+        raise RefusedError(
+            f"expected a loopback address to listen on, found {ip}: beyond this machine the channels need encryption, "
+            "which this version does not have. Use 127.0.0.1, or a tunnel such as ssh -L"
+        )
+    return bind_sockets(transport=transport, ip=ip, ports=ports, max_message_bytes=options.limits.max_message_size)
+
+
+def _describe(options: ServeOptions, sockets: Sockets) -> ConnectionInfo:
+    record = pidfile.own_record()
+    shell, iopub, stdin, control, hb = sockets.ports
+    ip = options.ip if options.transport == "tcp" else f"{runtime_dir.socket_dir(options.kernel_id)}/s"
+    return ConnectionInfo(
+        shell_port=shell,
+        iopub_port=iopub,
+        stdin_port=stdin,
+        control_port=control,
+        hb_port=hb,
+        key=options.key or new_key(),
+        ip=ip,
+        transport=options.transport,
+        kernel_name=options.kernel_name,
+        kernel_id=options.kernel_id,
+        pid=record.pid,
+        start_time=record.start_time,
+        name=options.name or None,
+    )

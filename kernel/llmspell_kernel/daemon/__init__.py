@@ -1,0 +1,1 @@
+"""Being a background process: leaving the terminal, and logging without one."""

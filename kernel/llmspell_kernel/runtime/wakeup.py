@@ -1,0 +1,20 @@
+"""Waking a thread that waits on a descriptor."""
+
+import os
+
+
+class Wakeup:
+    """An eventfd: one side writes, the other waits, in a poll or in `wait`."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def wake(self) -> None:
+        """Make the descriptor readable."""
+        os.eventfd_write(self.descriptor, 1)
+
+    def wait(self) -> None:
+        """Sleep until somebody woke us, and forget that they did. After a poll that said so: only forget."""
+        os.eventfd_read(self.descriptor)

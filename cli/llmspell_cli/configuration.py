@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -14,16 +14,40 @@ if TYPE_CHECKING:
     from llmspell_kernel.config import KernelConfig
 
 
-def find_file(given: str | None) -> str | None:
-    """The file that was named, or ``kernel.toml`` of the configuration directory, or None.
+Kind = Literal["kernel", "fleet"]
+"""Whose configuration a file is; the file that is read without being named is called so."""
+
+
+def find_file(given: str | None, name: str = "kernel.toml") -> str | None:
+    """The file that was named, or `name` of the configuration directory, or None.
 
     Never a file of the working directory: whoever wrote that need not be who runs this.
     """
     if given is not None:
         return str(Path(given).absolute())
     directory = runtime_dir.choose_config_dir(os.environ, uid=os.geteuid(), home=str(Path.home()))
-    path = Path(directory, "kernel.toml")
+    path = Path(directory, name)
     return str(path) if path.exists() else None
+
+
+def kind_of(path: str) -> Kind:
+    """Whose configuration the file at `path` is: a fleet's has tables that a kernel's has not, or is ``fleet.toml``.
+
+    A file that cannot be read counts as a kernel's: whoever loads it says why.
+    """
+    import tomllib
+
+    from llmspell_fleet.config_tables import FleetFile
+    from llmspell_kernel.config import KernelConfig
+
+    if Path(path).name == "fleet.toml":
+        return "fleet"
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return "kernel"
+    fleet_only = set(FleetFile.__struct_fields__) - set(KernelConfig.__struct_fields__)
+    return "fleet" if fleet_only & set(tables) else "kernel"
 
 
 def environment() -> list[tuple[str, str, str]]:
@@ -48,6 +72,34 @@ def load(given: str | None) -> "KernelConfig":
     path = find_file(given)
     loaded = config.default_config() if path is None else config.load_config(path)
     return config.overridden(loaded, environment())
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A configuration that was read, and what there is to say of it."""
+
+    file: msgspec.Struct
+    """The tables with the defaults for what they leave out."""
+    notices: tuple[str, ...]
+    refusals: tuple[str, ...]
+    """Why nobody may start with it."""
+
+
+def told(path: str | None, kind: Kind) -> Told:
+    """The configuration of `kind` from `path`, or the defaults, with the environment on top."""
+    if kind == "fleet":
+        from llmspell_fleet import config as fleet_config
+
+        file = fleet_config.load_fleet_file(path, environ=os.environ)
+        comes_to = fleet_config.fleet_config(file)
+        # What was left out is shown as what it came to.
+        fleet = msgspec.structs.replace(file.fleet, startup_kernels=comes_to.startup_kernels)
+        shown = msgspec.structs.replace(file, fleet=fleet)
+        return Told(shown, comes_to.notices, tuple(fleet_config.refusals(comes_to)))
+    from llmspell_kernel import config
+
+    loaded = config.default_config() if path is None else config.load_config(path)
+    loaded = config.overridden(loaded, environment())
+    return Told(loaded, tuple(config.notices(loaded)), tuple(config.refusals(loaded)))
 
 
 def local_limits(given: str | None) -> KernelLimits:

@@ -15,6 +15,8 @@ _COMMANDS = {
     "run": ("llmspell_cli.commands.run:run", "Run a Lua script."),
     "exec": ("llmspell_cli.commands.run:exec_code", "Run Lua code from the command line."),
     "kernel": ("llmspell_cli.commands.kernel:kernel", "Start, stop, find and install kernels."),
+    "fleet": ("llmspell_cli.commands.fleet:fleet", "Run a fleet of kernels for many tenants."),
+    "tenant": ("llmspell_cli.commands.tenant:tenant", "Make, change and end the fleet's tenants."),
     "config": ("llmspell_cli.commands.config:config", "Write, check and show configuration files."),
 }
 
@@ -24,6 +26,8 @@ llmspell exec 'return 6*7'
 llmspell run script.lua -- one two
 llmspell kernel start --daemon
 llmspell kernel list
+llmspell fleet up --daemon
+llmspell tenant create acme --replicas 2
 """
 
 

@@ -46,12 +46,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    from llmspell_kernel.app import Kernel, serve
+    from llmspell_kernel.app import serve
     from llmspell_kernel.connection import new_kernel_id
     from llmspell_kernel.options import ServeOptions
 
     if arguments[:1] == ["--replacing"] and len(arguments) == 2:
-        predecessor = Kernel.predecessor(int(arguments[1]))
+        from llmspell_kernel.replacement import read_predecessor
+
+        predecessor = read_predecessor(int(arguments[1]))
         return serve(predecessor.options, predecessor)
     given = _parse(arguments)
     if given is None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -27,12 +27,17 @@ from llmspell_kernel.connection import (
 )
 from llmspell_kernel.diagnostics import LONGEST_TEXT, Diagnostics
 from llmspell_kernel.errors import LlmspellError, RefusedError
+from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.heartbeat import start_heartbeat
 from llmspell_kernel.jupyter.server import JupyterServer
 from llmspell_kernel.jupyter.sockets import Sockets, bind_sockets
-from llmspell_kernel.options import ServeOptions
-from llmspell_kernel.runtime.engine import Engine, ScriptError
+from llmspell_kernel.limits import KernelLimits
+from llmspell_kernel.options import Ending, ServeOptions
+from llmspell_kernel.replacement import BROKEN, STUCK, Predecessor, replace_process
+from llmspell_kernel.runtime.engine import Engine
 from llmspell_kernel.runtime.outbox import Outbox
+from llmspell_kernel.runtime.prepared import Prepared
+from llmspell_kernel.runtime.progress import Progress
 from llmspell_kernel.runtime.wakeup import Wakeup
 from llmspell_kernel.runtime.worker import Worker
 
@@ -44,31 +49,16 @@ SECOND_INTERRUPT_S: Final = 2.0
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
-_STUCK = (
-    "the script was in one call that never returns to Lua, and had to be ended with its process. "
-    "A fresh one has taken its place: variables are lost"
-)
+_prctl = ctypes.CDLL(None).prctl
+"""Looked up at import: doing so copies 150 KiB of a zygote's pages into a child."""
 
 
-class Predecessor(msgspec.Struct, frozen=True):
-    """What a process image leaves to the one that takes its place: see `Kernel.replace`."""
-
-    options: ServeOptions
-    connection: ConnectionInfo
-    is_clients_file: bool
-
-
-_BROKEN = (
-    "the kernel met a fault of its own and was replaced by a fresh one: variables are lost. Its log has the details"
-)
-
-
-def serve(options: ServeOptions, predecessor: Predecessor | None = None) -> int:
-    """Run a kernel until it ends; returns the exit code. Must be called in the main thread.
+def serve(options: ServeOptions, predecessor: Predecessor | None = None, prepared: Prepared | None = None) -> int:
+    """Run a kernel until it ends; returns the exit code (`Ending`). Must be called in the main thread.
 
     RefusedError: a port or a pid file is taken, an address is not allowed, a directory cannot be used.
     """
-    kernel = Kernel(options, predecessor)
+    kernel = Kernel(options, predecessor, prepared)
     try:
         return kernel.run()
     finally:
@@ -78,7 +68,9 @@ def serve(options: ServeOptions, predecessor: Predecessor | None = None) -> int:
 class Kernel:
     """One kernel process, between its start and its end."""
 
-    def __init__(self, options: ServeOptions, predecessor: Predecessor | None = None) -> None:
+    def __init__(
+        self, options: ServeOptions, predecessor: Predecessor | None = None, prepared: Prepared | None = None
+    ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         _harden()
         self._options = options
@@ -86,8 +78,14 @@ class Kernel:
         self._diagnostics = Diagnostics(options.log)
         wakeup = Wakeup()
         limits = options.limits
-        outbox = self._outbox = Outbox(wakeup.wake, output_bytes=limits.output_bytes)
-        self._worker = Worker(lambda: _make_engine(outbox, options), outbox)
+        outbox = self._outbox = prepared.outbox if prepared else Outbox()
+        outbox.wake, outbox.output_limit = wakeup.wake, limits.output_bytes
+        progress = Progress(options.progress_file) if options.progress_file else None
+        self._worker = Worker(
+            lambda: _make_engine(outbox, limits, prepared),
+            outbox,
+            progress.begin if progress else lambda _ticket: None,
+        )
         if predecessor is not None:
             given: ConnectionInfo | None = predecessor.connection
             self._is_clients_file = predecessor.is_clients_file
@@ -127,6 +125,7 @@ class Kernel:
         self._started_at = time.monotonic()
         self._last_interrupt = -SECOND_INTERRUPT_S
         self._terminating = False
+        self._ending = Ending.DONE
         self._on_signal: dict[int, Callable[[], None]] = {
             signal.SIGINT: self._on_sigint,
             signal.SIGTERM: self._on_sigterm,
@@ -146,8 +145,10 @@ class Kernel:
             self._options.on_ready(self.connection)
         why = self._server.run()
         if why == "restart" and not self._is_clients_file:
-            self._replace()
-        return 0
+            self._replace(Ending.RESTART)
+        if why == "idle" and self._options.is_supervised:
+            self._ending = Ending.IDLE
+        return self._ending
 
     def close(self) -> None:
         """Remove the files, deliver what is sent, end the threads."""
@@ -158,7 +159,7 @@ class Kernel:
             # The Lua thread may be anywhere in C; tearing the interpreter down under it would crash.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(0)
+            os._exit(self._ending)
 
     def _close_sockets(self) -> None:
         self._server.close()
@@ -180,33 +181,23 @@ class Kernel:
     # --- replacing this process --------------------------------------------------------------------------------
 
     def _replace_stuck(self) -> None:
-        self._server.executions.fail_running(ScriptError("KernelReplaced", _STUCK, (f"KernelReplaced: {_STUCK}",)))
-        self._replace()
+        status = self._server.interrupts.stuck_status
+        self._server.executions.fail_running(STUCK, status)
+        self._replace(Ending.STUCK)
 
     def _replace_broken(self, text: str) -> None:
         self._diagnostics.warn("lua_thread_failed", text[-LONGEST_TEXT:])
-        self._server.executions.fail_running(ScriptError("KernelReplaced", _BROKEN, (f"KernelReplaced: {_BROKEN}",)))
-        self._replace()
+        self._server.executions.fail_running(BROKEN, "error")
+        self._replace(Ending.FAULT)
 
-    def _replace(self) -> None:
-        """Put a fresh process image in place of this one: the same pid, ports, key and files, and no Lua state."""
+    def _replace(self, ending: Ending) -> NoReturn:
         self._close_sockets()
         self._diagnostics.close()
+        if self._options.is_supervised:
+            self._files.close()
+            os._exit(ending)
         options = msgspec.structs.replace(self._options, on_ready=None)
-        state = msgspec.msgpack.encode(Predecessor(options, self.connection, self._is_clients_file))
-        descriptor = os.memfd_create("llmspell-kernel", 0)
-        os.write(descriptor, state)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        # A Lua thread that never returns from C dies with the old image; nothing else could end it.
-        # -P: what lies in the working directory is not ours to import.
-        arguments = [sys.executable, "-P", "-m", "llmspell_kernel", "--replacing", str(descriptor)]
-        os.execv(sys.executable, arguments)
-
-    @staticmethod
-    def predecessor(descriptor: int) -> Predecessor:
-        """What the image before this one left."""
-        with os.fdopen(descriptor, "rb") as state:
-            return msgspec.msgpack.decode(state.read(), type=Predecessor)
+        replace_process(Predecessor(options, self.connection, self._is_clients_file))
 
     # --- signals -----------------------------------------------------------------------------------------------
 
@@ -283,6 +274,7 @@ class Kernel:
     def statistics(self) -> dict[str, object]:
         """What this kernel has done and holds, for people and for the fleet."""
         executions = self._server.executions
+        now = DateClock().seconds()
         return {
             "status": "ok",
             "pid": os.getpid(),
@@ -298,6 +290,7 @@ class Kernel:
                     "username": c.username,
                     "connected_at": c.connected_at,
                     "last_active": c.last_active,
+                    "idle_s": round(now - c.last_active, 3),
                     "requests": c.requests,
                 }
                 for c in self._server.clients.all()
@@ -312,15 +305,16 @@ def _harden() -> None:
     os.umask(0o077)
     # A core file would hold the signing key and the scripts' data.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _heard(_number: int, _frame: object) -> None:
     return None
 
 
-def _make_engine(outbox: Outbox, options: ServeOptions) -> Engine:
-    engine = Engine(outbox, options.limits)
+def _make_engine(outbox: Outbox, limits: KernelLimits, prepared: Prepared | None) -> Engine:
+    engine = prepared.engine if prepared else Engine(outbox, limits)
+    engine.limits = limits
     engine.reseed(os.urandom(16))
     return engine
 

@@ -1,5 +1,6 @@
 """What a kernel is told at its start, whoever starts it: the command line, Jupyter, later the fleet."""
 
+import enum
 from collections.abc import Callable
 from typing import Literal
 
@@ -7,6 +8,21 @@ import msgspec
 
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.limits import MIB, KernelLimits
+
+
+class Ending(enum.IntEnum):
+    """Why a supervised kernel ended, as its exit code. A kernel of its own ends with DONE, or does not end."""
+
+    DONE = 0
+    """Told to."""
+    IDLE = 40
+    """Unused for `idle_timeout_s`."""
+    RESTART = 41
+    """A client asked for a restart: the supervisor starts the next one."""
+    STUCK = 42
+    """A script did not stop when it was interrupted."""
+    FAULT = 43
+    """A fault of its own."""
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +78,12 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: KernelLimits = KernelLimits()
 
     log: LogOptions = LogOptions()
+
+    is_supervised: bool = False
+    """Somebody replaces this process when it ends, and learns why by its exit code (`Ending`)."""
+
+    progress_file: str | None = None
+    """Where to say which execution was begun last (`runtime.progress`)."""
 
     on_ready: Callable[[ConnectionInfo], None] | None = None
     """Called once, when the kernel answers and its files are written."""

@@ -139,3 +139,108 @@ def test_show_hides_secrets(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert "hush" not in shown
     assert shown.count("********") == 2
+
+
+def test_init_writes_a_fleet_s_file_that_is_valid(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _config("init", "--fleet") == 0
+
+    assert "use it with `llmspell fleet up --config fleet.toml`" in capsys.readouterr().out
+    assert (place / "fleet.toml").read_bytes() == (ROOT / "configs" / "fleet.toml").read_bytes()
+    assert _config("validate", "fleet.toml") == 0
+    assert capsys.readouterr().err == ""
+    assert _config("init", "--fleet", "mine.toml") == 0
+    assert (place / "mine.toml").exists()
+
+
+def test_init_writes_one_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _config("init", "a.toml", "--out", "b.toml") == 2
+
+    assert "expected one file to write, found a.toml and --out b.toml" in capsys.readouterr().err
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "text", "arguments", "kind"),
+    [
+        ("a fleet's table", "a.toml", "[load_balancing]\nfailover = 1", [], "fleet"),
+        ("a fleet's kernels", "a.toml", '[[fleet.kernels]]\nname = "A"', [], "fleet"),
+        ("a fleet's name", "fleet.toml", "[limits]\nmax_executions = 0", [], "fleet"),
+        ("said so", "a.toml", "[limits]\nmax_executions = 0", ["--kind", "fleet"], "fleet"),
+        ("a kernel's table", "a.toml", "[limits]\nmax_executions = 0", [], "kernel"),
+        ("said otherwise", "a.toml", "[fleet]\n", ["--kind", "kernel"], "kernel"),
+        ("no TOML", "a.toml", "[fleet", [], "neither"),
+        ("not text", "a.toml", "\udcff", [], "neither"),
+    ],
+)
+def test_validate_knows_whose_file_it_is(
+    place: Path,
+    case: str,
+    name: str,
+    text: str,
+    arguments: list[str],
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (place / name).write_text(text, errors="surrogateescape")
+
+    assert _config("validate", name, *arguments) == 2, case
+
+    told = capsys.readouterr().err
+    expected = {
+        "fleet": ("[load_balancing] failover: ", "[fleet.kernels[0]] name: ", "[limits] max_executions: expected"),
+        "kernel": ("there is no such key", "there is no such table"),
+        "neither": ("not TOML", "not UTF-8"),
+    }
+    assert any(part in told for part in expected[kind]), told
+
+
+def test_validate_says_what_would_come_of_the_specification_s_fleet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _config("validate", str(SPEC / "fleet-config.toml")) == 0
+
+    out, err = capsys.readouterr()
+    assert out == f"{SPEC / 'fleet-config.toml'} is valid\n"
+    assert "note: alerts are not built yet: nobody is told by slack, pagerduty\n" in err
+    assert "note: a fleet refuses to start with it: [multi_tenant] isolation_level" in err
+
+
+def test_validate_without_a_file_takes_the_fleet_s_when_there_is_no_kernel_s(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = place / "config"
+    directory.mkdir()
+    (directory / "fleet.toml").write_text("")
+
+    assert _config("validate") == 0
+    assert _config("validate", "--kind", "kernel") == 2
+    (directory / "kernel.toml").write_text("")
+    assert _config("validate") == 0
+    assert _config("validate", "--kind", "fleet") == 0
+
+    valid = [Path(line.split()[0]).name for line in capsys.readouterr().out.splitlines()]
+    assert valid == ["fleet.toml", "kernel.toml", "fleet.toml"]
+
+
+def test_show_tells_what_a_fleet_s_file_comes_to_and_that_can_be_read_again(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMSPELL_LOG_LEVEL", "error")
+    (place / "a.toml").write_text('[[fleet.kernels]]\nname = "one"\n[health]\nalert_webhook = "http://hush"\n')
+
+    assert _config("show", "--config", "a.toml") == 0
+
+    out = capsys.readouterr().out
+    shown = tomllib.loads(out)
+    assert shown["fleet"]["startup_kernels"] == 1
+    assert shown["fleet"]["kernels"] == [{"name": "one", "limits": {}}]
+    assert shown["logging"]["level"] == "error"
+    assert shown["health"]["alert_webhook"] == "********"
+    assert "hush" not in out
+    (place / "shown.toml").write_text(out)
+    assert _config("validate", "shown.toml") == 0
+
+
+def test_show_tells_a_fleet_s_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _config("show", "--fleet", "load_balancing", "--format", "json") == 0
+
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {"strategy": "least_loaded", "health_check_interval": 30, "failover_enabled": True}

@@ -9,13 +9,15 @@ import pytest
 
 from llmspell_cli import main as cli
 from llmspell_cli.commands.config import config
+from llmspell_cli.commands.fleet import fleet
 from llmspell_cli.commands.kernel import kernel
+from llmspell_cli.commands.tenant import tenant
 from llmspell_cli.groups import LazyGroup
 from llmspell_kernel import __version__
 from llmspell_kernel.errors import LlmspellError, MisuseError, NotRunningError, RefusedError
 from support.homes import Home
 
-GROUPS = [cli.root, kernel, config]
+GROUPS = [cli.root, kernel, fleet, tenant, config]
 
 
 def _end(*arguments: str) -> int:
@@ -61,7 +63,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     ("case", "arguments", "message"),
     [
         ("a command that is not there", ["kernle"], "no such command `kernle`: did you mean `kernel`?"),
-        ("nothing like it", ["xyzzy"], "there are run, exec, kernel, config"),
+        ("nothing like it", ["xyzzy"], "there are run, exec, kernel, fleet, tenant, config"),
         ("an option that is not there", ["kernel", "start", "--demon"], "--daemon"),
         ("a missing argument", ["run"], "Missing argument 'SCRIPT'"),
         ("no duration", ["kernel", "start", "--idle-timeout", "soon"], "expected a duration such as"),
@@ -69,6 +71,12 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         ("no port", ["kernel", "start", "--port", "70000"], "70000 is not in the range"),
         ("two places at once", ["kernel", "start", "--daemon", "--foreground"], "exclude each other"),
         ("two kernels at once", ["kernel", "stop", "--all", "--id", "x"], "exclude each other"),
+        ("two places for a fleet", ["fleet", "up", "--daemon", "--foreground"], "exclude each other"),
+        (
+            "an address for a new fleet",
+            ["fleet", "up", "--url", "http://localhost:1"],
+            "--url is for a fleet that runs",
+        ),
         ("two installations at once", ["kernel", "install", "--user", "--sys-prefix"], "exclude each other"),
     ],
 )

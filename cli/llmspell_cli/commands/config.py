@@ -26,16 +26,19 @@ llmspell config show limits
 """
 _INIT_EXAMPLES = """
 llmspell config init                       # writes llmspell.toml here
-llmspell config init --out ~/.config/llmspell/kernel.toml
+llmspell config init ~/.config/llmspell/kernel.toml
+llmspell config init --fleet               # writes fleet.toml here
 """
 _VALIDATE_EXAMPLES = """
 llmspell config validate llmspell.toml
+llmspell config validate fleet.toml        # a fleet's file is known by its tables
 llmspell config validate                   # the file that would be used
 """
 _SHOW_EXAMPLES = """
 llmspell config show
 llmspell config show jupyter.ports --config llmspell.toml
 llmspell config show limits --format json
+llmspell config show --fleet
 """
 _HIDDEN = "********"
 
@@ -46,20 +49,21 @@ def config() -> None:
 
 
 @click.command(cls=Command, examples=_INIT_EXAMPLES)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default="llmspell.toml",
-    show_default=True,
-    help="The file to write.",
-)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="The same as the argument.")
+@click.option("--fleet", is_flag=True, help="A fleet's configuration instead of a kernel's.")
 @click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
-def init(out: Path, force: bool) -> int:
-    """Write a complete, commented configuration file with the defaults."""
+def init(file: Path | None, out: Path | None, fleet: bool, force: bool) -> int:
+    """Write a complete, commented configuration file with the defaults.
+
+    FILE: the file to write; without it llmspell.toml, or fleet.toml with --fleet.
+    """
     from importlib import resources
 
-    text = resources.files("llmspell_cli").joinpath("kernel.toml").read_bytes()
+    if file is not None and out is not None:
+        raise MisuseError(f"expected one file to write, found {file} and --out {out}")
+    out = file or out or Path("fleet.toml" if fleet else "llmspell.toml")
+    text = resources.files("llmspell_cli").joinpath("fleet.toml" if fleet else "kernel.toml").read_bytes()
     # 0600: it may come to hold a key.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
     try:
@@ -71,29 +75,33 @@ def init(out: Path, force: bool) -> int:
         ) from None
     except OSError as error:
         raise RefusedError(f"{out} cannot be written: {error.strerror}") from None
-    click.echo(f"wrote {out}; use it with `llmspell kernel start --config {out}`")
+    command = "fleet up" if fleet else "kernel start"
+    click.echo(f"wrote {out}; use it with `llmspell {command} --config {out}`")
     return Exit.DONE
 
 
 @click.command(cls=Command, examples=_VALIDATE_EXAMPLES)
 @click.argument("file", required=False)
 @click.option("-f", "--file", "file_option", metavar="FILE", help="The same as the argument.")
-def validate(file: str | None, file_option: str | None) -> int:
+@click.option("--kind", type=click.Choice(["kernel", "fleet"]), help="Whose file it is. Default: as its tables tell.")
+def validate(file: str | None, file_option: str | None, kind: configuration.Kind | None) -> int:
     """Check the configuration FILE and say all that is wrong with it.
 
-    Also said: what is accepted and not active yet, and why a kernel would refuse to start with it.
+    Also said: what is accepted and not active yet, and why a kernel or a fleet would refuse to start with it.
     """
-    from llmspell_kernel import config as configs
-
-    path = configuration.find_file(file or file_option or os.environ.get("LLMSPELL_CONFIG"))
+    given = file or file_option or os.environ.get("LLMSPELL_CONFIG")
+    path = configuration.find_file(given, f"{kind or 'kernel'}.toml")
+    if path is None and kind is None:
+        path = configuration.find_file(None, "fleet.toml")
     if path is None:
         raise MisuseError("there is no configuration file to check: name one, or write one with `llmspell config init`")
-    loaded = configs.load_config(path)
+    kind = kind or configuration.kind_of(path)
+    told = configuration.told(path, kind)
     click.echo(f"{path} is valid")
-    for notice in configs.notices(loaded):
+    for notice in told.notices:
         note(notice)
-    for reason in configs.refusals(loaded):
-        note(f"a kernel refuses to start with it: {reason}")
+    for reason in told.refusals:
+        note(f"a {kind} refuses to start with it: {reason}")
     return Exit.DONE
 
 
@@ -107,16 +115,19 @@ def validate(file: str | None, file_option: str | None) -> int:
     metavar="FILE",
     help="The file to show, with the defaults for what it leaves out.",
 )
+@click.option("--fleet", is_flag=True, help="A fleet's configuration: known by its tables when a file is named.")
 @click.option("--format", "form", type=click.Choice(["toml", "json"]), default="toml", help="How to write it.")
-def show(section: str | None, config_file: str | None, form: str) -> int:
+def show(section: str | None, config_file: str | None, fleet: bool, form: str) -> int:
     """Show the configuration that holds, or its SECTION: the file's values, and the defaults for the rest.
 
     Secrets are hidden, and what has no value is left out.
     """
-    from llmspell_kernel import config as configs
-
-    loaded = configuration.load(config_file)
-    shown = _shown(loaded)
+    kind: configuration.Kind = "fleet" if fleet else "kernel"
+    path = configuration.find_file(config_file, f"{kind}.toml")
+    if path is not None and not fleet:
+        kind = configuration.kind_of(path)
+    told = configuration.told(path, kind)
+    shown = _shown(told.file)
     if section is not None:
         shown = _section(shown, section)
     if form == "json":
@@ -125,7 +136,7 @@ def show(section: str | None, config_file: str | None, form: str) -> int:
         import tomli_w
 
         click.echo(tomli_w.dumps(shown), nl=False)
-    for notice in configs.notices(loaded):
+    for notice in told.notices:
         note(notice)
     return Exit.DONE
 
@@ -141,6 +152,8 @@ def _shown(loaded: msgspec.Struct) -> dict[str, Any]:
 
 
 def _without_none(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {key: _without_none(item) for key, item in value.items() if item is not None}

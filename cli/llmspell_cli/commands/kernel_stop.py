@@ -99,10 +99,10 @@ def _stop(entry: KernelEntry, timeout_s: float, *, force: bool, tidies: bool) ->
         rung = stop_kernel(record, info, timeout_s=timeout_s, force=force)
     except NotRunningError:
         if tidies:
-            _tidy(entry, info)
+            tidy(entry)
         raise NotRunningError(f"{called} had ended before{'; its files are removed' if tidies else ''}") from None
     if tidies:
-        _tidy(entry, info)
+        tidy(entry)
     click.echo(f"{called} stopped by {rung.value}")
 
 
@@ -114,8 +114,9 @@ def _connection(entry: KernelEntry) -> ConnectionInfo | None:
         return None
 
 
-def _tidy(entry: KernelEntry, info: ConnectionInfo | None) -> None:
+def tidy(entry: KernelEntry) -> None:
     """Remove what a kernel that is gone left; a client's own connection file stays."""
+    info = _connection(entry)
     if info is not None and info.pid == entry.pid:
         remove_connection_file(entry.connection_file, info)
     pidfile.remove_stale(entry.pid_file)

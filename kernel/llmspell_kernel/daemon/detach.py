@@ -78,13 +78,15 @@ class Readiness:
                 return
 
 
-def run_detached(main: Callable[[Readiness], int], *, log_file: str, deadline_s: float = 30.0) -> Outcome:
+def run_detached(
+    main: Callable[[Readiness], int], *, log_file: str, deadline_s: float = 30.0, what: str = "the kernel"
+) -> Outcome:
     """Run `main` in a daemon and return once it is ready, failed, vanished, or silent for `deadline_s`.
 
     The daemon has its own session, no terminal, umask 077, ``/`` as its directory, and writes to `log_file`
     (0600, appended to). `main` reports through the Readiness it is given and returns the daemon's exit
     code; an exception that escapes it before that is reported for it. A daemon silent until the deadline is
-    killed.
+    killed. `what` is the daemon in messages.
     """
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
@@ -100,17 +102,17 @@ def run_detached(main: Callable[[Readiness], int], *, log_file: str, deadline_s:
         # The second fork: not being a session's leader, the daemon can never get a terminal again.
         if os.fork() != 0:
             os._exit(0)
-        _become_daemon(main, log, writing)
+        _become_daemon(main, log, writing, what)
     os.close(log)
     os.close(writing)
     os.waitpid(middle, 0)
     try:
-        return _await(reading, deadline_s, _LogTail(log_file, log_start))
+        return _await(reading, deadline_s, _LogTail(log_file, log_start), what)
     finally:
         os.close(reading)
 
 
-def _become_daemon(main: Callable[[Readiness], int], log: int, pipe: int) -> NoReturn:
+def _become_daemon(main: Callable[[Readiness], int], log: int, pipe: int, what: str) -> NoReturn:
     exit_code = 1
     readiness = Readiness(pipe)
     try:
@@ -120,7 +122,7 @@ def _become_daemon(main: Callable[[Readiness], int], log: int, pipe: int) -> NoR
         _close_others(pipe)
         os.write(pipe, b"%d\n" % os.getpid())
         exit_code = main(readiness)
-        readiness.failed("the kernel ended before it was ready", exit_code or 1)
+        readiness.failed(f"{what} ended before it was ready", exit_code or 1)
     except LlmspellError as error:
         print(error, file=sys.stderr)  # noqa: T201 - standard error is the log here
         exit_code = error.exit_code
@@ -149,27 +151,27 @@ def _close_others(kept: int) -> None:
     os.closerange(kept + 1, highest if 0 < highest < 1 << 20 else 1 << 20)
 
 
-def _await(pipe: int, deadline_s: float, tail: _LogTail) -> Outcome:
+def _await(pipe: int, deadline_s: float, tail: _LogTail, what: str) -> Outcome:
     give_up_at = time.monotonic() + deadline_s
     received = b""
     while received.count(b"\n") < 2:
         left_s = give_up_at - time.monotonic()
         if left_s <= 0 or not select.select([pipe], [], [], left_s)[0]:
-            return _kill_silent(received, deadline_s, tail)
+            return _kill_silent(received, deadline_s, tail, what)
         part = os.read(pipe, 65536)
         if not part:
-            text = "the kernel ended before it was ready, without a word"
+            text = f"{what} ended before it was ready, without a word"
             return Outcome(1, text + tail.read(), _pid(received))
         received += part
     return msgspec.json.decode(received.split(b"\n")[1], type=Outcome)
 
 
-def _kill_silent(received: bytes, deadline_s: float, tail: _LogTail) -> Outcome:
+def _kill_silent(received: bytes, deadline_s: float, tail: _LogTail, what: str) -> Outcome:
     # The pipe is still open, so the process that wrote its pid on it lives: the pid cannot be another's yet.
     pid = _pid(received)
     if pid:
         os.kill(pid, signal.SIGKILL)
-    text = f"the kernel was not ready within {deadline_s:g} s and was ended"
+    text = f"{what} was not ready within {deadline_s:g} s and was ended"
     return Outcome(1, text + tail.read(), pid)
 
 

@@ -16,7 +16,8 @@ from llmspell_kernel.jupyter.contents import BUSY, IDLE, ErrorContent, ExecuteRe
 from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.pager import Question, question
-from llmspell_kernel.runtime.engine import Outcome, ScriptError
+from llmspell_kernel.jupyter.runs import Run
+from llmspell_kernel.runtime.engine import Outcome, ScriptError, Status
 from llmspell_kernel.runtime.outbox import (
     FLUSH_BYTES,
     Broken,
@@ -50,6 +51,7 @@ class _Running(msgspec.Struct):
     count: int
     epoch: int
     question: Question | None
+    run: Run | None
     begun_at: float = 0.0
 
 
@@ -99,6 +101,12 @@ class Executions:
         """The number of the execution that runs; None when none does."""
         return self._line[0].number if self._line else None
 
+    @property
+    def running_due(self) -> float:
+        """Monotonic time at which the running execution must have ended by its own request; 0 = it named none."""
+        run = self._line[0].run if self._line else None
+        return run.due if run else 0.0
+
     def cells_since_symbols(self) -> list[tuple[int, str]]:
         """The cells since that look, the running one included: names that they define are not in it."""
         cells = list(self._since_symbols)
@@ -123,15 +131,15 @@ class Executions:
 
     # --- in ----------------------------------------------------------------------------------------------------
 
-    def submit(self, message: Message, request: ExecuteRequest) -> None:
-        """Put a request in line."""
+    def submit(self, message: Message, request: ExecuteRequest, run: Run | None = None) -> None:
+        """Put a request in line; `run` when it is to be answered in one message."""
         self._numbers += 1
         store = request.store_history and not request.silent
         count = self._next_count if store else self._next_count - 1
         if store:
             self._next_count += 1
         asked = question(request.code)
-        running = _Running(self._numbers, message, request, count, self._epoch, asked)
+        running = _Running(self._numbers, message, request, count, self._epoch, asked, run)
         self._line.append(running)
         self._line_bytes += len(message.content_bytes)
         self._new.append(
@@ -143,6 +151,8 @@ class Executions:
                 request.stop_on_error,
                 request.allow_stdin,
                 request.user_expressions or {},
+                run.ticket if run else 0,
+                run.due if run else 0.0,
             )
         )
 
@@ -166,7 +176,7 @@ class Executions:
         if running.begun_at:
             return
         running.begun_at = time.monotonic()
-        if running.epoch != self._epoch:
+        if running.epoch != self._epoch and running.run is None:
             return
         parent = running.message.header_bytes
         self._iopub.publish("status", BUSY, parent)
@@ -219,16 +229,24 @@ class Executions:
         text.clear()
         if not self._line or self._line[0].request.silent:
             return
-        parent = self._line[0].message.header_bytes
+        parent, run = self._line[0].message.header_bytes, self._line[0].run
+        if run:
+            run.keep(name, data)
         for number, chunk in enumerate(_chunks(data)):
             if number:
                 self.breathe()
-            self._iopub.publish("stream", _STREAM % (name, json_text(chunk)), parent)
+            quoted = json_text(chunk)
+            if run:
+                run.write(name, quoted)
+            self._iopub.publish("stream", _STREAM % (name, quoted), parent)
 
     def _publication(self, item: Publication) -> None:
         if not self._line or self._line[0].request.silent:
             return
         content = item.content
+        run = self._line[0].run
+        if run and item.kind == "display_data":
+            run.display(content)
         if item.kind != "clear_output":
             transient = b"" if item.display_id is None else b'"display_id":' + json_text(item.display_id)
             content = b'{"data":%b,"metadata":{},"transient":{%b}}' % (content, transient)
@@ -243,6 +261,8 @@ class Executions:
             self._leave(running, _ABORTED % self.count, with_busy=True)
             return
         self.finished += 1
+        if running.run:
+            self._answer_run(running, running.run, outcome)
         if outcome.error is None:
             self._succeed(running, outcome, item.expressions)
         else:
@@ -276,11 +296,21 @@ class Executions:
         content.execution_count = running.count
         self._leave(running, encode(content))
 
-    def fail_running(self, error: ScriptError) -> None:
-        """Answer the running execution without its outcome, and abort the rest: the process is about to end."""
+    def _answer_run(self, running: _Running, run: Run, outcome: Outcome) -> None:
+        duration_s = time.monotonic() - running.begun_at
+        self._reply(running.message, "run_reply", run.reply(outcome, running.count, duration_s))
+
+    def fail_running(self, error: ScriptError, status: Status = "interrupted") -> None:
+        """Answer the running execution without its outcome, and abort the rest: the process is about to end.
+
+        Runs that were not begun get no answer: whoever sent them sees that, and runs them elsewhere.
+        """
         if not self._line:
             return
-        self._fail(self._line[0], error)
+        head = self._line[0]
+        if head.run:
+            self._answer_run(head, head.run, Outcome(status, None, error))
+        self._fail(head, error)
         while self._line:
             self._leave(self._line[0], _ABORTED % self.count, with_busy=True)
 
@@ -294,7 +324,8 @@ class Executions:
         parent = running.message.header_bytes
         if with_busy:
             self._iopub.publish("status", BUSY, parent)
-        self._reply(running.message, "execute_reply", reply)
+        if running.run is None:
+            self._reply(running.message, "execute_reply", reply)
         self._iopub.publish("status", IDLE, parent)
         self._line.popleft()
         self._line_bytes -= len(running.message.content_bytes)

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.jupyter.executions import Executions
 from llmspell_kernel.jupyter.loop import Loop
 from llmspell_kernel.runtime.interrupt import Interrupter
+
+if TYPE_CHECKING:
+    from llmspell_kernel.runtime.engine import Status
 
 PRESS_S: Final = 0.001
 """How soon a script that moved to another coroutine is followed there."""
@@ -36,6 +39,8 @@ class Interrupts:
         """How long one execution may run; 0 = as long as it likes. Holds from the next execution on."""
         self.on_stuck: Callable[[], None] = lambda: None
         """Called when an interrupted script does not stop: the last rung."""
+        self.stuck_status: Status = "interrupted"
+        """What the execution that was interrupted last came to."""
         loop.timer("press", self._press)
         loop.timer("stuck", self._stuck)
         loop.timer("deadline", self._overdue)
@@ -45,6 +50,7 @@ class Interrupts:
         running = self._executions.running
         if running is None or not self._interrupter.arm(running, reason):
             return False
+        self.stuck_status = "timeout" if reason == "timeout" else "interrupted"
         now = time.monotonic()
         self._loop.set("press", now + PRESS_S)
         if reason == "shutdown":
@@ -57,11 +63,13 @@ class Interrupts:
     def running_changed(self, now: float) -> None:
         """Another execution runs, or none: what was set for the last one does not concern it."""
         self._loop.clear("press", "stuck")
-        if self.timeout_s:
-            if self._executions.running is None:
-                self._loop.clear("deadline")
-            else:
-                self._loop.set("deadline", now + self.timeout_s)
+        due = self._executions.running_due
+        if self._executions.running is None or not (due or self.timeout_s):
+            self._loop.clear("deadline")
+        elif due and self.timeout_s:
+            self._loop.set("deadline", min(due, now + self.timeout_s))
+        else:
+            self._loop.set("deadline", due or now + self.timeout_s)
 
     def _press(self, now: float) -> None:
         if self._interrupter.press_again():

@@ -26,7 +26,7 @@ import zmq
 
 from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.jupyter.clients import Monitor
-from llmspell_kernel.jupyter.transport import is_readable, send
+from llmspell_kernel.transport import is_readable, send
 from llmspell_kernel.wire.jupyter import EMPTY_OBJECT, Encoder
 
 PIPE: Final = 512

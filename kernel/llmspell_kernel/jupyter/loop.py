@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from llmspell_kernel.jupyter.transport import is_readable
+from llmspell_kernel.transport import is_readable
 
 Socket = Any
 

@@ -10,7 +10,7 @@ from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.contents import BUSY, IDLE, ErrorContent, encode
 from llmspell_kernel.jupyter.iopub import IOPub
-from llmspell_kernel.jupyter.transport import send
+from llmspell_kernel.transport import send
 from llmspell_kernel.wire.jupyter import Encoder, Message
 
 

@@ -33,13 +33,14 @@ from llmspell_kernel.jupyter.lifetime import Lifetime
 from llmspell_kernel.jupyter.loop import Loop
 from llmspell_kernel.jupyter.replies import Replies
 from llmspell_kernel.jupyter.requests import Requests
+from llmspell_kernel.jupyter.runs import Run, RunRequest
 from llmspell_kernel.jupyter.snapshots import Snapshots
 from llmspell_kernel.jupyter.sockets import Sockets
-from llmspell_kernel.jupyter.transport import is_readable, receive
 from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.runtime.outbox import Outbox
 from llmspell_kernel.runtime.wakeup import Wakeup
 from llmspell_kernel.runtime.worker import Worker
+from llmspell_kernel.transport import is_readable, receive
 from llmspell_kernel.wire.jupyter import Decoder, Encoder, Message, Signer
 
 READ_AT_ONCE: Final = 128
@@ -59,6 +60,7 @@ END_OF_INPUT: Final = "\x04"
 """What front ends answer when a person ends the input (Ctrl-D); the protocol has no word for it."""
 
 _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
+_decode_run = msgspec.json.Decoder(RunRequest).decode
 _decode = msgspec.json.decode
 
 
@@ -217,9 +219,15 @@ class JupyterServer:
             self._diagnostics.count("client_refused")
             self._replies.refuse(shell, message, "TooManyClients", f"{limit}; try again later")
         elif header.msg_type == "execute_request":
-            self.executions.submit(message, _decode_execute(message.content_bytes))
-            if self.executions.is_full:
-                self.loop.pause(shell, paused=True)
+            self._submit(message, _decode_execute(message.content_bytes))
+        elif header.msg_type == "run_request":
+            request = _decode_run(message.content_bytes)
+            run = Run(
+                request, time.monotonic(), lambda content: self._replies.send(shell, message, "run_output", content)
+            )
+            self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
+        elif header.msg_type == "statistics_request":
+            self._replies.send(shell, message, "statistics_reply", encode(self.statistics()))
         elif header.msg_type in self._requests.needs_symbols:
             self._snapshots.answer(message)
         elif header.msg_type in self._requests.handlers:
@@ -231,6 +239,14 @@ class JupyterServer:
                 self._requests.comm(message, comm)
         else:
             self._diagnostics.warn("message_unknown", f"shell: unknown message type {header.msg_type!r}")
+
+    def _streamer(self, message: Message) -> Callable[[bytes], None]:
+        return lambda content: self._replies.send(self._sockets.shell, message, "run_output", content)
+
+    def _submit(self, message: Message, request: ExecuteRequest, run: Run | None = None) -> None:
+        self.executions.submit(message, request, run)
+        if self.executions.is_full:
+            self.loop.pause(self._sockets.shell, paused=True)
 
     def _answer(self, socket: Any, message: Message) -> None:
         kind, handler = self._requests.handlers[message.header.msg_type]

@@ -99,8 +99,9 @@ class _Meter:
 class Outbox:
     """A queue that wakes its reader once, holds its writer back, and carries answers to `io.read` the other way."""
 
-    def __init__(self, wake: Callable[[], None], *, output_bytes: int) -> None:
-        self._wake = wake
+    def __init__(self, wake: Callable[[], None] = lambda: None, *, output_bytes: int = 0) -> None:
+        self.wake = wake
+        """Wakes the reader; may be set later, before anything is written."""
         self.output_limit = output_bytes
         """What one execution may write; 0 = without end."""
         self._items: deque[Item] = deque()
@@ -136,12 +137,12 @@ class Outbox:
         self._items.append(data if fd == 1 else StderrText(data))
         if not self._awake:
             self._awake = True
-            self._wake()
+            self.wake()
         pending = self._put.text(fd, len(data)) - self._taken.total
         if pending > FLUSH_BYTES:
             if not self._urgent:
                 self._urgent = True
-                self._wake()
+                self.wake()
             if pending > PENDING_BYTES:
                 self._wait(self._is_half_empty)
 
@@ -185,7 +186,7 @@ class Outbox:
         self._items.append(item)
         if not self._urgent:
             self._awake = self._urgent = True
-            self._wake()
+            self.wake()
 
     def _wait(self, done: Callable[[], bool]) -> None:
         while not done() and not self.interrupted():

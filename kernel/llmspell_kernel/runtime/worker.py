@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from llmspell_kernel.runtime.engine import Engine
+from llmspell_kernel.runtime.engine import Engine, Outcome, ScriptError
 from llmspell_kernel.runtime.outbox import Broken, Finished, Outbox, Symbols
 from llmspell_kernel.runtime.wakeup import Wakeup
 
@@ -32,6 +32,10 @@ class Execution(msgspec.Struct, frozen=True):
     stop_on_error: bool
     may_read: bool
     expressions: dict[str, str]
+    ticket: int = 0
+    """A supervisor's number for it: it is never given back unrun, and `on_begin` hears of it. 0 = it has none."""
+    due: float = 0.0
+    """Monotonic time after which it must not begin; 0 = whenever its turn comes."""
 
 
 class TakeSymbols(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +43,9 @@ class TakeSymbols(msgspec.Struct, frozen=True, gc=False):
 
 
 Job = Execution | TakeSymbols
+
+_LATE: Final = "not begun: its time was over before its turn came"
+_EXPIRED: Final = Outcome("timeout", None, ScriptError("ExecutionTimeout", _LATE, (f"ExecutionTimeout: {_LATE}",)))
 
 
 class Worker:
@@ -49,8 +56,11 @@ class Worker:
     the failed one's epoch are given back unrun, and the I/O thread opens a new epoch once it has seen the failure.
     """
 
-    def __init__(self, make_engine: Callable[[], Engine], outbox: Outbox) -> None:
+    def __init__(
+        self, make_engine: Callable[[], Engine], outbox: Outbox, on_begin: Callable[[int], None] = lambda _ticket: None
+    ) -> None:
         self._make_engine = make_engine
+        self._on_begin = on_begin
         self._outbox = outbox
         self._jobs: deque[Job | None] = deque()
         self._wakeup = Wakeup()
@@ -115,7 +125,12 @@ class Worker:
                 self._outbox.post(Symbols(self.engine.symbols()))
 
     def _execute(self, job: Execution) -> None:
-        if job.epoch == self._failed_epoch:
+        if job.ticket:
+            if job.due and time.monotonic() >= job.due:
+                self._finish(Finished(job.number, _EXPIRED))
+                return
+            self._on_begin(job.ticket)
+        elif job.epoch == self._failed_epoch:
             self._finish(Finished(job.number, None))
             return
         self._outbox.begin(may_read=job.may_read)

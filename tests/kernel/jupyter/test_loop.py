@@ -8,7 +8,7 @@ import pytest
 import zmq
 
 from llmspell_kernel.jupyter.loop import Loop
-from llmspell_kernel.jupyter.transport import receive
+from llmspell_kernel.transport import receive
 
 
 @pytest.fixture

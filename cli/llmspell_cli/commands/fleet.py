@@ -1,0 +1,27 @@
+"""``fleet``: the group of commands about a fleet of kernels."""
+
+import click
+
+from llmspell_cli.groups import LazyGroup
+
+_HERE = "llmspell_cli.commands"
+_COMMANDS = {
+    "up": (f"{_HERE}.fleet_up:up", "Start a fleet, in the foreground or as a daemon."),
+    "down": (f"{_HERE}.fleet_down:down", "Stop the fleet and all its kernels."),
+    "status": (f"{_HERE}.fleet_status:status", "Ask the fleet how it is."),
+    "list": (f"{_HERE}.fleet_status:list_command", "List the fleet's kernels."),
+    "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
+    "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
+}
+_FLEET_EXAMPLES = """
+llmspell fleet up --daemon                # prints where it listens
+llmspell fleet status
+llmspell fleet list
+llmspell fleet logs --follow
+llmspell fleet down
+"""
+
+
+@click.group(cls=LazyGroup, commands=_COMMANDS, examples=_FLEET_EXAMPLES)
+def fleet() -> None:
+    """Run a fleet of kernels, for many tenants, behind one address."""

@@ -1,0 +1,46 @@
+"""`python -m llmspell_fleet`: a fleet in the foreground, for service managers. People use `llmspell fleet up`."""
+
+import sys
+from pathlib import Path
+
+from llmspell_fleet import presence
+from llmspell_fleet.options import FleetOptions
+from llmspell_fleet.paths import choose_paths
+from llmspell_kernel.errors import LlmspellError
+
+USAGE = """usage: python -m llmspell_fleet [--config FILE]
+
+Run a fleet until SIGTERM. It logs to standard error; LLMSPELL_RUNTIME_DIR, LLMSPELL_STATE_DIR and LLMSPELL_LOG_DIR
+say where its files are.
+
+  --config FILE   a configuration file (default: the built-in defaults)
+
+People start fleets with `llmspell fleet up`, which has more options.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a fleet; returns the exit code."""
+    match arguments:
+        case []:
+            options = FleetOptions()
+        case ["-c" | "--config", file]:
+            options = FleetOptions(config_file=str(Path(file).absolute()))
+        case ["-h" | "--help"]:
+            sys.stdout.write(USAGE)
+            return 0
+        case _:
+            sys.stderr.write(USAGE)
+            return 2
+    try:
+        presence.require_none(choose_paths())
+        from llmspell_fleet.app import serve
+
+        return serve(options)
+    except LlmspellError as fault:
+        sys.stderr.write(f"llmspell fleet: {fault}\n")
+        return fault.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The HTTP face of the fleet: authenticate, translate, answer. Decides nothing about kernels."""

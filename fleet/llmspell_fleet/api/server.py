@@ -1,0 +1,277 @@
+"""The HTTP server: listening on TCP and a unix socket, and what every request goes through."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import itertools
+import logging
+import os
+import re
+import secrets
+import socket
+import stat
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from aiohttp import web
+
+from llmspell_fleet.api import bodies
+from llmspell_fleet.api.answers import Answer, Reply
+from llmspell_fleet.api.auth import Guard, Principal
+from llmspell_fleet.api.call import Api, Call
+from llmspell_fleet.api.connection import Connection
+from llmspell_fleet.api.description import Description
+from llmspell_fleet.api.fleet import Fleet
+from llmspell_fleet.api.followers import Followers
+from llmspell_fleet.api.options import HttpOptions, MetricsPort
+from llmspell_fleet.api.problems import InternalError, problem_answer
+from llmspell_fleet.api.route import Route, RouteTable
+from llmspell_fleet.api.routes import ROUTES
+from llmspell_fleet.errors import BadRequestError, FleetError
+from llmspell_kernel.errors import RefusedError
+
+_LOG: Final = logging.getLogger(__name__)
+
+BACKLOG: Final = 1024
+"""Connections that the system keeps while we are busy."""
+
+UNROUTED: Final = "unrouted"
+"""What metrics call requests that no route took."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class HttpServer:
+    """The server while it listens."""
+
+    def __init__(self, front: "Front", listeners: list[asyncio.AbstractServer], url: str, socket_path: str) -> None:
+        self.url = url
+        """As in http://127.0.0.1:9550."""
+        self._front = front
+        self._listeners = listeners
+        self._socket_path = socket_path
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._front.connections
+
+    def allow(self, hosts: Iterable[str], origins: Iterable[str], *, is_metrics_public: bool) -> None:
+        """Serve under these host names and to these web pages from now on, besides our own."""
+        self._front.guard.allow(hosts, (*origins, *_own_origins(self.url)), is_metrics_public=is_metrics_public)
+
+    async def close(self) -> None:
+        """Take no more connections, end the streams, let running requests finish for a while, then end them."""
+        for listener in self._listeners:
+            listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._socket_path)
+        await self._front.close()
+        for listener in self._listeners:
+            await listener.wait_closed()
+
+
+async def serve_http(
+    fleet: Fleet, principal_of: Callable[[str], Principal | None], metrics: MetricsPort, options: HttpOptions
+) -> HttpServer:
+    """Listen. RefusedError names an address that cannot be had, and what to do."""
+    with contextlib.ExitStack() as undo:
+        tcp = undo.enter_context(_tcp_socket(options.host, options.port))
+        unix = undo.enter_context(_unix_socket(options.socket))
+        undo.pop_all()
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    port = tcp.getsockname()[1]
+    guard = Guard(
+        principal_of,
+        allowed_hosts=options.allowed_hosts,
+        allowed_origins=(
+            *options.allowed_origins,
+            *_own_origins(f"http://{host}:{port}"),
+        ),
+        is_metrics_public=options.is_metrics_public,
+    )
+    front = Front(
+        Api(fleet, metrics, options, Followers(options.max_followers), Description(ROUTES, options.version)), guard
+    )
+    loop = asyncio.get_running_loop()
+    listeners: list[asyncio.AbstractServer] = [
+        await loop.create_server(front.connect, sock=tcp, backlog=BACKLOG),
+        await loop.create_unix_server(front.connect, sock=unix, backlog=BACKLOG),
+    ]
+    return HttpServer(front, listeners, f"http://{host}:{port}", options.socket)
+
+
+def _own_origins(url: str) -> tuple[str, ...]:
+    """Where pages come from that this server itself has served."""
+    port = url.rpartition(":")[2]
+    return tuple(f"http://{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]"))
+
+
+class Front:
+    """What every connection and request goes through."""
+
+    def __init__(self, api: Api, guard: Guard) -> None:
+        self._api = api
+        self.guard = guard
+        self._table = RouteTable(ROUTES)
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._id_prefix = secrets.token_hex(4)
+        # An Answer is what aiohttp's connection asks of a response, and no StreamResponse.
+        self._server = web.Server(cast("Callable[[web.BaseRequest], asyncio.Future[web.StreamResponse]]", self.answer))
+        self._sweep_s = max(0.05, api.options.read_timeout_s / 6)
+        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+    def connect(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return Connection(
+            self._server,
+            loop=self._loop,
+            max_connections=self._api.options.max_connections,
+            keepalive_timeout=self._api.options.keepalive_s,
+            lingering_time=2.0,
+            access_log=None,
+            logger=_LOG,
+            auto_decompress=False,
+        )
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.connections)
+
+    async def close(self) -> None:
+        """End all connections."""
+        self._sweeper.cancel()
+        self._api.followers.close()
+        self._server.pre_shutdown()
+        await self._server.shutdown(self._api.options.shutdown_s)
+
+    async def answer(self, request: web.BaseRequest) -> Reply:
+        """Answer one request."""
+        begun = self._loop.time()
+        connection = cast(Connection, request.protocol)
+        connection.begin()
+        request_id = self._request_id(request)
+        label = UNROUTED
+        reply: Reply
+        try:
+            self.guard.check_source(request.headers)
+            path, _, query = request.raw_path.partition("?")
+            route, ids = self._table.find(request.method, path)
+            label = route.path
+            principal = self.guard.authorise(route.access, request.headers)
+            call = Call(self._api, request, request_id, principal, ids)
+            call.check_ids()
+            reply = await self._handle(call, route, query)
+        except FleetError as error:
+            reply = problem_answer(error)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 - the last resort of every handler: one request fails, and the log says why
+            _LOG.exception("request %s failed: %.20s %.200s", request_id, request.method, request.raw_path)
+            reply = problem_answer(InternalError(f"the request failed; the fleet's log says why, at {request_id}"))
+        method = request.method if request.method in _METHODS else "OTHER"
+        self._api.metrics.request_finished(label, method, reply.status, self._loop.time() - begun)
+        if isinstance(reply, Answer):
+            reply.request_id = request_id
+            reply.on_written = connection.end
+            reply.stall_timeout_s = self._api.options.stall_timeout_s
+        else:
+            connection.end()
+        return reply
+
+    async def _handle(self, call: Call, route: Route, query: str) -> Reply:
+        arguments = []
+        if route.decoder is not None:
+            options = self._api.options
+            body = await bodies.read_body(
+                call.request, limit_bytes=options.max_body_bytes, timeout_s=options.read_timeout_s
+            )
+            arguments.append(bodies.decode_body(body or (b"{}" if route.is_body_optional else b""), route.decoder))
+        elif route.method == "POST" and await self._has_body(call):
+            raise BadRequestError("this takes no body")
+        if route.query is not None or query:
+            arguments.append(bodies.decode_query(query, route.query))
+        return await route.handler(call, *arguments)
+
+    async def _has_body(self, call: Call) -> bool:
+        options = self._api.options
+        body = await bodies.read_body(
+            call.request, limit_bytes=options.max_body_bytes, timeout_s=options.read_timeout_s
+        )
+        return body.strip() not in {b"", b"{}"}
+
+    def _request_id(self, request: web.BaseRequest) -> str:
+        given = request.headers.get("X-Request-Id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def _sweep(self) -> None:
+        deadline = self._loop.time() - self._api.options.read_timeout_s
+        for connection in self._server.connections:
+            cast(Connection, connection).close_if_late(deadline)
+        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise RefusedError(f"the HTTP address must be an IP address or localhost, not {host!r}") from None
+    if not address.is_loopback:
+        raise RefusedError(
+            f"listening on {host} is refused: beyond loopback it takes TLS, which there is not yet; use 127.0.0.1"
+        )
+    listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(address), port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RefusedError(
+                f"port {port} on {host} is taken by another program; choose another with --port, or 0 for any"
+            ) from None
+        raise RefusedError(f"port {port} on {host} cannot be listened on: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """A socket at `path` for its owner only; one of a controller that is dead is replaced."""
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o600)
+    except OSError as error:
+        listener.close()
+        raise RefusedError(f"the socket {path} cannot be made: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RefusedError(f"the socket {path} cannot be made: {error.strerror}") from None
+    if not stat.S_ISSOCK(status.st_mode):
+        raise RefusedError(f"{path} is in the way and is no socket; move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except OSError as error:
+            raise RefusedError(f"the socket {path} is in the way and does not answer: {error}") from None
+    raise RefusedError(f"another controller listens on {path}; stop it with 'llmspell fleet down'")

@@ -1,0 +1,40 @@
+"""Routes about tenants."""
+
+from llmspell_fleet.api.answers import Reply, json_answer, no_content
+from llmspell_fleet.api.call import Call
+from llmspell_fleet.model.requests import TenantChange, TenantRequest
+from llmspell_fleet.model.views import Page
+
+
+async def create(call: Call, body: TenantRequest) -> Reply:
+    """Make a tenant with its kernels.
+
+    Answered when all replicas are READY, or `wait_s` ran out. The tenant's `token` is in this answer and nowhere else.
+    """
+    created = await call.fleet.create_tenant(body)
+    return json_answer(created, 201, headers={"Location": f"/v1/tenants/{created.id}"})
+
+
+async def listing(call: Call) -> Reply:
+    """All tenants; with a tenant's token, that one."""
+    tenants = call.fleet.tenants() if call.owner is None else [call.fleet.tenant(call.owner)]
+    return json_answer(Page(items=tenants))
+
+
+async def show(call: Call) -> Reply:
+    """One tenant."""
+    return json_answer(call.fleet.tenant(call.tenant))
+
+
+async def update(call: Call, body: TenantChange) -> Reply:
+    """Change what a tenant should have; what is not named stays.
+
+    Answered when all replicas are READY, or `wait_s` ran out.
+    """
+    return json_answer(await call.fleet.update_tenant(call.tenant, body))
+
+
+async def delete(call: Call) -> Reply:
+    """End a tenant and all its kernels; answered when they are gone."""
+    await call.fleet.delete_tenant(call.tenant)
+    return no_content()

@@ -1,0 +1,308 @@
+"""What a fleet is configured to be: the file, the environment and the command line, as one frozen record.
+
+`FleetConfig` knows no file: `config_tables` has the tables, `config_reload` what holds without a restart.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llmspell_fleet import config_tables
+from llmspell_fleet.config_notices import degraded_by, notices_for
+from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
+from llmspell_fleet.model.requests import LimitsChange
+from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
+from llmspell_fleet.policy.restart import RestartPolicy
+from llmspell_kernel import config as kernel_config
+from llmspell_kernel import settings
+from llmspell_kernel.connection import is_loopback
+from llmspell_kernel.errors import MisuseError, RefusedError
+from llmspell_kernel.settings import ConfigurationError
+
+FILE_NAME = "fleet.toml"
+"""What is read from the configuration directory when no file is named."""
+
+DEFAULT_REPLICAS = 2
+"""Kernels of tenant `default` when neither `startup_kernels` nor a ``[[fleet.kernels]]`` says how many."""
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_ALWAYS_ALLOWED = ("localhost", "127.0.0.1", "::1")
+_OWN_FILES = frozenset(("fleet.pid", "fleet.json", "fleet.sock", "fleet.log"))
+
+
+class DeclaredKernel(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel of tenant `default` that the configuration names."""
+
+    name: str
+    port: int | None = None
+    """The shell port on 127.0.0.1, 0 = whichever is free; the other four are found. None = unix sockets."""
+    log_file: str | None = None
+    pid_file: str | None = None
+    idle_timeout_s: float | None = None
+    """None = as `FleetConfig.idle_timeout_s` says."""
+    limits: LimitsChange = LimitsChange()
+    """Where it differs from `FleetConfig.limits`."""
+
+    def limited(self, limits: Limits) -> Limits:
+        """What this kernel may use when others of its tenant may use `limits`."""
+        changed = {key: value for key, value in msgspec.structs.asdict(self.limits).items() if value is not None}
+        return msgspec.structs.replace(limits, **changed)
+
+
+class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a fleet is to be run. Paths are absolute, durations seconds, sizes bytes."""
+
+    name: str = "llmspell"
+    host: str = "127.0.0.1"
+    port: int = 9550
+    """0 = whichever is free."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Lower case, without ports: by which names the HTTP interface may be asked besides those in `hosts`."""
+    allowed_origins: tuple[str, ...] = ()
+    """Lower case: which pages of other origins may ask; a port of ``*`` stands for any."""
+    tls_enabled: bool = False
+    metrics_public: bool = False
+    """Whether `/health` and `/metrics` need no token, from this machine."""
+
+    daemon: bool = False
+    """Go to the background unless the command line says otherwise."""
+    pid_file: str | None = None
+    """Where a service manager wants the controller's pid, besides its own file in the runtime directory."""
+    log_level: LogLevel = "info"
+    log_file: str | None = None
+    """None = the log directory's `fleet.log`."""
+    log_format: Literal["console", "json"] = "console"
+    log_rotate_bytes: int = 100 * MIB
+    """0 = never."""
+    log_rotate_count: int = 10
+
+    max_kernels: int = 2000
+    startup_kernels: int = DEFAULT_REPLICAS
+    """Replicas of tenant `default` at the first start: the declared ones, and unnamed ones up to this number."""
+    declared: tuple[DeclaredKernel, ...] = ()
+    spawner: Literal["zygote", "subprocess"] = "zygote"
+    restart: RestartPolicy = RestartPolicy()
+    lease_ttl_s: float = 300.0
+    """How long a lease lasts that nobody renews."""
+
+    strategy: Strategy = "least_loaded"
+    """Of tenants that state none."""
+    health_check_interval_s: float = 30.0
+    failover_enabled: bool = True
+    """Whether a request whose kernel died before it began is tried on another one."""
+    multi_tenant_enabled: bool = True
+    """False = tenant `default` is the only one there may be."""
+    isolation_level: IsolationLevel = "process"
+    """Of tenants that state none."""
+    resource_quotas: bool = True
+    """Whether tenants as a whole are held to `max_executions` and `executions_per_s`; kernels always are to theirs."""
+    limits: Limits = Limits()
+    """Of tenant `default`, and what other tenants' requests leave out."""
+    idle_timeout_s: float = 0.0
+    """Of tenant `default`; 0 = never culled."""
+    monitoring_interval_s: float = 30.0
+    """Between two looks at what the kernels use."""
+
+    notices: tuple[str, ...] = ()
+    """What was asked for and is not done, for people; each to be told once."""
+    degraded: Mapping[str, str] = {}
+    """Health checks that this configuration degrades, and why."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """By which names the HTTP interface may be asked, all of them."""
+        return _distinct((*_ALWAYS_ALLOWED, self.host, *self.allowed_hosts))
+
+
+def load_fleet_file(path: str | None, *, environ: Mapping[str, str]) -> FleetFile:
+    """The file at `path`, or the defaults, with ``LLMSPELL_LOG_LEVEL`` on top.
+
+    ConfigurationError lists everything wrong with it.
+    """
+    file = FleetFile() if path is None else settings.load(path, FleetFile, environ=environ)
+    if found := config_tables.problems(file):
+        raise ConfigurationError(path or FILE_NAME, found)
+    level = environ.get("LLMSPELL_LOG_LEVEL")
+    if not level:
+        return file
+    try:
+        logging = msgspec.convert({"level": level}, kernel_config.LoggingTable)
+    except msgspec.ValidationError:
+        known = ", ".join(kernel_config.LEVELS)
+        raise MisuseError(f"expected LLMSPELL_LOG_LEVEL to be one of {known}, found {level!r}") from None
+    return msgspec.structs.replace(file, logging=msgspec.structs.replace(file.logging, level=logging.level))
+
+
+def load_fleet_config(path: str | None, *, environ: Mapping[str, str]) -> FleetConfig:
+    """What `load_fleet_file` comes to; relative paths are the working directory's."""
+    return fleet_config(load_fleet_file(path, environ=environ))
+
+
+def fleet_config(file: FleetFile) -> FleetConfig:
+    """What a file comes to."""
+    fleet, logging, restart = file.fleet, file.logging, file.fleet.restart
+    wanted = fleet.startup_kernels
+    if wanted is None:
+        wanted = len(fleet.kernels) or min(DEFAULT_REPLICAS, fleet.max_kernels)
+    return FleetConfig(
+        name=fleet.name,
+        host=fleet.host,
+        port=fleet.port,
+        allowed_hosts=_distinct(file.security.allowed_hosts),
+        allowed_origins=_distinct(file.security.allowed_origins),
+        tls_enabled=file.security.tls_enabled,
+        metrics_public=file.metrics.public,
+        daemon=file.service.daemon,
+        pid_file=_absolute(file.service.pid_file),
+        log_level=kernel_config.LEVELS[logging.level],
+        log_file=_absolute(logging.file),
+        log_format=logging.format,
+        log_rotate_bytes=logging.rotate_size,
+        log_rotate_count=logging.rotate_count,
+        max_kernels=fleet.max_kernels,
+        startup_kernels=max(wanted, len(fleet.kernels)),
+        declared=tuple(map(_declared, fleet.kernels)),
+        spawner=fleet.spawner,
+        restart=RestartPolicy(
+            max_restarts=restart.max_restarts,
+            window_s=restart.window,
+            first_delay_s=restart.first_delay,
+            longest_delay_s=restart.longest_delay,
+            start_deadline_s=fleet.start_deadline,
+            stop_deadline_s=fleet.stop_deadline,
+            drain_deadline_s=fleet.drain_deadline,
+        ),
+        lease_ttl_s=fleet.lease_ttl,
+        strategy=file.load_balancing.strategy,
+        health_check_interval_s=file.load_balancing.health_check_interval,
+        failover_enabled=file.load_balancing.failover_enabled,
+        multi_tenant_enabled=file.multi_tenant.enabled,
+        isolation_level=file.multi_tenant.isolation_level,
+        resource_quotas=file.multi_tenant.resource_quotas,
+        limits=config_tables.limits_of(file.limits),
+        idle_timeout_s=file.limits.idle_timeout_s,
+        monitoring_interval_s=file.monitoring.interval,
+        notices=tuple(notices_for(file)),
+        degraded=degraded_by(file),
+    )
+
+
+def _declared(table: FleetKernelTable) -> DeclaredKernel:
+    return DeclaredKernel(
+        name=table.name,
+        port=table.port,
+        log_file=_absolute(table.log_file),
+        pid_file=_absolute(table.pid_file),
+        idle_timeout_s=table.idle_timeout,
+        limits=LimitsChange(max_clients=table.max_clients, **msgspec.structs.asdict(table.limits)),
+    )
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.lower() for name in names))
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else kernel_config.absolute_path(path)
+
+
+def apply_command_line(config: FleetConfig, *, port: int | None = None) -> FleetConfig:
+    """`config` with what the command line says on top; to be done again after each reload."""
+    if port is None:
+        return config
+    for kernel in config.declared:
+        if port and kernel.port == port:
+            raise MisuseError(f"--port: expected another port than kernel {kernel.name}'s own, found {port}")
+    return msgspec.structs.replace(config, port=port)
+
+
+def rerooted(
+    config: FleetConfig, *, runtime_dir: str | None, log_dir: str | None
+) -> tuple[FleetConfig, tuple[str, ...]]:
+    """`config` with its log and pid files moved below the directories that were given, and what to say of it.
+
+    None = that one was not given, and configured paths hold. RefusedError: two files would become one.
+    """
+    told: list[str] = []
+    for option, directory, key in (("--log-dir", log_dir, "log_file"), ("--runtime-dir", runtime_dir, "pid_file")):
+        if directory is None:
+            continue
+        root = Path(kernel_config.absolute_path(directory))
+        paths = [path for owner in (config, *config.declared) if (path := getattr(owner, key)) is not None]
+        config = _moved(config, key, root)
+        _refuse_collisions(config, key, option)
+        if away := [path for path in paths if Path(path).parent != root]:
+            told.append(f"{option}: {', '.join(away)} {'is' if len(away) == 1 else 'are'} in {root} instead")
+    return config, tuple(told)
+
+
+def _moved(config: FleetConfig, key: str, root: Path) -> FleetConfig:
+    def below(path: str | None) -> str | None:
+        return None if path is None else str(root / Path(path).name)
+
+    declared = tuple(
+        msgspec.structs.replace(kernel, **{key: below(getattr(kernel, key))}) for kernel in config.declared
+    )
+    own = below(getattr(config, key))
+    if own is not None and Path(own).name in _OWN_FILES:
+        own = None  # It is written there anyway.
+    return msgspec.structs.replace(config, declared=declared, **{key: own})
+
+
+def _refuse_collisions(config: FleetConfig, key: str, option: str) -> None:
+    own = getattr(config, key)
+    seen = {own: "the fleet's"} if own is not None else {}
+    for kernel in config.declared:
+        path = getattr(kernel, key)
+        if path is None:
+            continue
+        other = "the fleet's" if Path(path).name in _OWN_FILES else seen.get(path)
+        if other is not None:
+            raise RefusedError(
+                f"{option}: {path} would be both kernel {kernel.name}'s {key} and {other}: "
+                "give the files different names in the configuration"
+            )
+        seen[path] = f"kernel {kernel.name}'s"
+
+
+def refusals(config: FleetConfig, *, allow_weaker: bool = False) -> list[str]:
+    """Why a fleet must not start with `config`, each with what to do; empty: it may."""
+    reasons = []
+    if config.tls_enabled:
+        reasons.append("[security] tls_enabled is true, and TLS is not built yet: set it to false")
+    if not is_loopback(config.host):
+        reasons.append(
+            f"[fleet] host is {config.host or 'empty'}, expected an address that only this machine reaches, "
+            "since there is no TLS: use 127.0.0.1 and an ssh tunnel or a proxy"
+        )
+    if config.isolation_level == "strict" and not allow_weaker:
+        reasons.append(
+            '[multi_tenant] isolation_level is "strict", which is not built yet: set it to "process", '
+            "or accept that with --allow-weaker-isolation"
+        )
+    return reasons
+
+
+def refuse_weaker(config: FleetConfig, *, allow_weaker: bool) -> FleetConfig:
+    """`config` as a fleet may start with it; RefusedError lists why it must not.
+
+    With `allow_weaker`, an isolation level that is not built yet becomes the strongest one that is, and the
+    fleet's health says so.
+    """
+    if reasons := refusals(config, allow_weaker=allow_weaker):
+        raise RefusedError("the fleet is not started:\n" + "\n".join(f"  {reason}" for reason in reasons))
+    if config.isolation_level != "strict":
+        return config
+    said = (
+        'isolation level "strict" was asked for and is not built yet: '
+        'kernels run with "process" (--allow-weaker-isolation)'
+    )
+    return msgspec.structs.replace(
+        config,
+        isolation_level="process",
+        notices=(*config.notices, said),
+        degraded={**config.degraded, "isolation": said},
+    )

@@ -1,0 +1,80 @@
+"""What of a changed configuration holds at once, and what needs a restart of the fleet."""
+
+from typing import Any
+
+import msgspec
+
+from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.model.tenant import Limits
+
+_NESTED = ("limits", "restart")
+_AT_ONCE = {
+    "name": "[fleet] name",
+    "max_kernels": "[fleet] max_kernels",
+    "startup_kernels": "[fleet] startup_kernels",
+    "lease_ttl_s": "[fleet] lease_ttl",
+    "restart.start_deadline_s": "[fleet] start_deadline",
+    "restart.stop_deadline_s": "[fleet] stop_deadline",
+    "restart.drain_deadline_s": "[fleet] drain_deadline",
+    "restart.max_restarts": "[fleet.restart] max_restarts",
+    "restart.window_s": "[fleet.restart] window",
+    "restart.first_delay_s": "[fleet.restart] first_delay",
+    "restart.longest_delay_s": "[fleet.restart] longest_delay",
+    "strategy": "[load_balancing] strategy",
+    "health_check_interval_s": "[load_balancing] health_check_interval",
+    "failover_enabled": "[load_balancing] failover_enabled",
+    "multi_tenant_enabled": "[multi_tenant] enabled",
+    "resource_quotas": "[multi_tenant] resource_quotas",
+    **{f"limits.{name}": f"[limits] {name}" for name in Limits.__struct_fields__},
+    "idle_timeout_s": "[limits] idle_timeout_s",
+    "monitoring_interval_s": "[monitoring] interval",
+    "allowed_hosts": "[security] allowed_hosts",
+    "allowed_origins": "[security] allowed_origins",
+    "metrics_public": "[metrics] public",
+    "log_level": "[logging] level",
+}
+_AT_A_RESTART = {
+    "host": "[fleet] host",
+    "port": "[fleet] port",
+    "spawner": "[fleet] spawner",
+    "declared": "[[fleet.kernels]]",
+    "isolation_level": "[multi_tenant] isolation_level",
+    "tls_enabled": "[security] tls_enabled",
+    "daemon": "[service] daemon",
+    "pid_file": "[service] pid_file",
+    "log_file": "[logging] file",
+    "log_format": "[logging] format",
+    "log_rotate_bytes": "[logging] rotate_size",
+    "log_rotate_count": "[logging] rotate_count",
+}
+
+
+class ReloadPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload does."""
+
+    applied: tuple[str, ...]
+    """Changed keys that hold from now on, as files name them; limits are those of kernels started from now on."""
+    needs_restart: tuple[str, ...]
+    """Changed keys that hold after a restart."""
+    config: FleetConfig
+    """What holds from now on: the old configuration with what was applied."""
+
+
+def reload_plan(old: FleetConfig, new: FleetConfig) -> ReloadPlan:
+    """How to get from `old`, which holds, to `new`: each with the command line on top, re-rooted and not refused."""
+    before, after = _flat(old), _flat(new)
+    changed = [key for key in after if before[key] != after[key]]
+    fields = {key.partition(".")[0] for key in _AT_ONCE} | {"notices", "degraded"}
+    return ReloadPlan(
+        applied=tuple(_AT_ONCE[key] for key in changed if key in _AT_ONCE),
+        needs_restart=tuple(_AT_A_RESTART[key] for key in changed if key in _AT_A_RESTART),
+        config=msgspec.structs.replace(old, **{field: getattr(new, field) for field in fields}),
+    )
+
+
+def _flat(config: FleetConfig) -> dict[str, Any]:
+    values = msgspec.structs.asdict(config)
+    for name in _NESTED:
+        nested = msgspec.structs.asdict(values.pop(name))
+        values |= {f"{name}.{key}": value for key, value in nested.items()}
+    return values

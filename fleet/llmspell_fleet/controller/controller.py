@@ -1,0 +1,225 @@
+"""The controller put together: its parts, its start from what is stored, its end, and its reload."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from llmspell_fleet.config import DeclaredKernel, FleetConfig
+from llmspell_fleet.controller.adoption import adopt
+from llmspell_fleet.controller.background import Background
+from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.events import Events
+from llmspell_fleet.controller.executions import Executions
+from llmspell_fleet.controller.health import Health
+from llmspell_fleet.controller.leases import Leases
+from llmspell_fleet.controller.recorded import Recorded
+from llmspell_fleet.controller.sampling import Sampling
+from llmspell_fleet.controller.service import Defaults, Parts, Service
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tokens import Tokens
+from llmspell_fleet.model.kernel import Kernel, KernelSpec
+from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
+from llmspell_fleet.observe.metrics import Metrics
+from llmspell_fleet.paths import FleetPaths
+from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, raise_descriptor_limit
+from llmspell_fleet.spawner.spawner import Spawner
+from llmspell_fleet.store.records import Loaded, TenantRecord
+from llmspell_fleet.store.store import Store
+
+_LOG: Final = logging.getLogger("llmspell.fleet")
+
+OWN_DESCRIPTORS: Final = 512
+"""What the controller needs besides its kernels: HTTP connections, logs, the store."""
+
+DESCRIPTORS_PER_KERNEL: Final = DESCRIPTORS_PER_LINK + 2
+"""Its connection, its pidfd, its output."""
+
+
+class Controller:
+    """Owns all parts. Belongs to the event loop."""
+
+    def __init__(self, config: FleetConfig, paths: FleetPaths, spawner: Spawner, *, version: str) -> None:
+        self._config = config
+        self._paths = paths
+        self._spawner = spawner
+        self._store = Store.open(paths.database)
+        try:
+            self._loaded = self._store.load()
+            self.tokens = Tokens(self._loaded.tokens, self._store)
+            self.tokens.ensure_file(paths.admin_token, "admin")
+            self.tokens.ensure_file(paths.viewer_token, "viewer")
+        except BaseException:
+            self._store.close()
+            raise
+        capacity = max(1, (raise_descriptor_limit() - OWN_DESCRIPTORS) // DESCRIPTORS_PER_KERNEL)
+        self.metrics = Metrics(version=version)
+        self.events = Events(self._store, self._loaded.next_event_seq)
+        self.supervisor = Supervisor(
+            spawner=spawner,
+            store=self._store,
+            events=self.events,
+            metrics=self.metrics,
+            paths=paths,
+            policy=config.restart,
+            log_level=config.log_level,
+        )
+        self.tenants = Tenants(
+            self.supervisor, self._store, pinned={kernel.name for kernel in config.declared}, capacity=capacity
+        )
+        self.background = Background()
+        self.executions = Executions(
+            self.tenants,
+            self.supervisor,
+            self.metrics,
+            fails_over=config.failover_enabled,
+            has_quotas=config.resource_quotas,
+        )
+        recorded = Recorded(self.executions, self._store, self.background)
+        recorded.give_up(self._store.pending_executions())
+        self.leases = Leases(self.tenants, self._store, ttl_s=config.lease_ttl_s, later=self.background.run)
+        self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
+        self.health = Health(
+            self.supervisor,
+            self.tenants,
+            spawner,
+            self._store,
+            version=version,
+            has_helper=config.spawner == "zygote",
+        )
+        parts = Parts(
+            supervisor=self.supervisor,
+            tenants=self.tenants,
+            executions=self.executions,
+            recorded=recorded,
+            leases=self.leases,
+            events=self.events,
+            tokens=self.tokens,
+            store=self._store,
+            metrics=self.metrics,
+            sampling=self.sampling,
+            background=self.background,
+        )
+        self.service = Service(parts, _defaults(config), self.health.view)
+        self._hold(config)
+
+    # --- start
+
+    async def start(self) -> None:
+        """Take up what is stored and running, and begin to start what should be there."""
+        loaded = self._loaded
+        await self._spawner.open(self.supervisor)
+        self.background.run(self.supervisor.run())
+        for record in loaded.tenants:
+            self.tenants.add(record)
+            self.metrics.add_tenant(record.spec.id)
+        adopted = adopt(loaded.kernels, self.tenants, self.supervisor, self._spawner, self._paths)
+        self._declare(loaded)
+        for tenant in self.tenants:
+            self.tenants.reconcile(tenant)
+        self.leases.restore(loaded.leases)
+        self.background.run(self.sampling.run())
+        data: dict[str, object] = {"adopted": adopted, "kernels": len(self.supervisor)}
+        self.events.emit("fleet.started", data=data)
+        _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
+
+    def _declare(self, loaded: Loaded) -> None:
+        """Tenant `default` is as the configuration says, each time the fleet starts."""
+        config = self._config
+        spec = TenantSpec(
+            id=DEFAULT_TENANT,
+            replicas=config.startup_kernels,
+            strategy=config.strategy,
+            limits=config.limits,
+            isolation_level=config.isolation_level,
+            idle_timeout_s=config.idle_timeout_s,
+        )
+        stored = next((record for record in loaded.tenants if record.spec.id == DEFAULT_TENANT), None)
+        if stored is None:
+            self.metrics.add_tenant(DEFAULT_TENANT)
+            tenant = self.tenants.add(TenantRecord(spec=spec, created_at=date_now(), is_configured=True))
+        else:
+            tenant = self.tenants.get(DEFAULT_TENANT)
+            self.tenants.change(tenant, spec)
+        for declared in config.declared:
+            self._declare_kernel(tenant, declared)
+
+    def _declare_kernel(self, tenant: Tenant, declared: DeclaredKernel) -> None:
+        config = self._config
+        existing = next((e for e in tenant.entries.values() if e.kernel.spec.name == declared.name), None)
+        fresh = self.tenants.new_spec(tenant, name=declared.name, port=declared.port)
+        idle_timeout_s = config.idle_timeout_s if declared.idle_timeout_s is None else declared.idle_timeout_s
+        spec: KernelSpec = replace(
+            fresh,
+            id=existing.id if existing is not None else fresh.id,
+            limits=declared.limited(config.limits),
+            idle_timeout_s=idle_timeout_s,
+            log_file=declared.log_file,
+            pid_file=declared.pid_file,
+        )
+        if existing is None:
+            self.tenants.adopt(Kernel(spec=spec))
+        elif existing.kernel.spec != spec:
+            self.supervisor.change_spec(existing, spec)
+
+    # --- while it runs
+
+    def reload(self, config: FleetConfig) -> None:
+        """Hold another configuration: what of it can be held without a restart."""
+        was, self._config = self._config, config
+        self._hold(config)
+        tenant = self.tenants.get(DEFAULT_TENANT)
+        changed = replace(
+            tenant.spec,
+            replicas=config.startup_kernels if config.startup_kernels != was.startup_kernels else tenant.spec.replicas,
+            strategy=config.strategy if config.strategy != was.strategy else tenant.spec.strategy,
+            limits=config.limits if config.limits != was.limits else tenant.spec.limits,
+            idle_timeout_s=(
+                config.idle_timeout_s if config.idle_timeout_s != was.idle_timeout_s else tenant.spec.idle_timeout_s
+            ),
+        )
+        if changed != tenant.spec:
+            self.tenants.change(tenant, changed)
+            for declared in config.declared:
+                self._declare_kernel(tenant, declared)
+            self.tenants.reconcile(tenant)
+        self.events.emit("fleet.reloaded")
+
+    def _hold(self, config: FleetConfig) -> None:
+        self.supervisor.policy = config.restart
+        self.supervisor.log_level = config.log_level
+        self.tenants.max_kernels = config.max_kernels
+        self.executions.fails_over = config.failover_enabled
+        self.executions.has_quotas = config.resource_quotas
+        self.leases.ttl_s = config.lease_ttl_s
+        self.health.name = config.name
+        self.health.degraded = config.degraded
+        self.service.defaults = _defaults(config)
+
+    # --- the end
+
+    async def close(self, *, is_forced: Callable[[], bool]) -> None:
+        """End every kernel and let go of everything."""
+        self.service.is_ready = False
+        self.events.emit("fleet.stopping")
+        await self.supervisor.stop_all(is_forced=is_forced)
+        self.leases.close()
+        await self.background.close()
+        await self._spawner.close()
+        self.supervisor.close()
+        self.events.followers.end()
+        # What waits is written, and blocks: nobody is served any more.
+        await asyncio.get_running_loop().run_in_executor(None, self._store.close)
+
+
+def _defaults(config: FleetConfig) -> Defaults:
+    return Defaults(
+        strategy=config.strategy,
+        isolation_level=config.isolation_level,
+        limits=config.limits,
+        is_multi_tenant=config.multi_tenant_enabled,
+        allows_weaker="isolation" in config.degraded,
+    )

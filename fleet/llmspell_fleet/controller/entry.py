@@ -1,0 +1,70 @@
+"""One kernel as the controller holds it: its record, and the live things that belong to its present incarnation."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmspell_fleet.controller.output import Output
+from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.kernel import Kernel
+
+if TYPE_CHECKING:
+    from llmspell_fleet.router.channel import Channel
+    from llmspell_fleet.spawner.spawner import Process
+    from llmspell_kernel.connection import ConnectionInfo
+
+
+class Entry:
+    """A kernel's record, which is replaced, and its handles, which come and go with its processes."""
+
+    __slots__ = ("_waiters", "asked_at", "channel", "connection", "kernel", "leases", "output", "process", "timer")
+
+    def __init__(self, kernel: Kernel, output: Output) -> None:
+        self.kernel = kernel
+        self.output = output
+        self.process: Process | None = None
+        self.channel: Channel | None = None
+        self.connection: ConnectionInfo | None = None
+        """Of its last incarnation: the next one has the same key and ports, so that clients find it again."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.asked_at = 0.0
+        """Loop time at which its present incarnation was asked for."""
+        self.leases = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def id(self) -> KernelId:
+        """The kernel's."""
+        return self.kernel.spec.id
+
+    @property
+    def tenant(self) -> TenantId:
+        """Whose it is."""
+        return self.kernel.spec.tenant
+
+    @property
+    def load(self) -> int:
+        """Executions that run or wait in it."""
+        return self.channel.load if self.channel is not None else 0
+
+    def changed(self) -> None:
+        """The record was replaced: let those look who wait for something."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait_until(self, condition: Callable[[Kernel], bool], timeout_s: float | None) -> bool:
+        """Whether the record came to fulfil `condition` within the time; None = however long it takes."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition(self.kernel):
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._waiters.discard(waiter)
+        except TimeoutError:
+            return condition(self.kernel)
+        return True

@@ -1,0 +1,57 @@
+"""What happened in the fleet: numbered, kept, stored, told to whoever follows."""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.followers import Followers
+from llmspell_fleet.model.event import Event, EventType
+from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.store.store import Store
+
+KEPT: Final = 10_000
+"""Events kept in memory; the store keeps more."""
+
+
+class Events:
+    """The fleet's events. Belongs to the event loop."""
+
+    def __init__(self, store: Store, next_seq: int) -> None:
+        self._store = store
+        self._next = next_seq
+        self._kept: deque[Event] = deque(maxlen=KEPT)
+        self.followers: Followers[Event] = Followers()
+
+    def emit(
+        self,
+        event_type: EventType,
+        tenant: TenantId | None = None,
+        kernel: KernelId | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Something happened."""
+        event = Event(seq=self._next, at=date_now(), type=event_type, tenant=tenant, kernel_id=kernel, data=data or {})
+        self._next += 1
+        self._kept.append(event)
+        self._store.record_event(event)
+        self.followers.tell(event)
+
+    def since(self, seq: int, tenant: TenantId | None, limit: int) -> list[Event]:
+        """The oldest `limit` of the events kept in memory with a number above `seq` that `tenant` may see."""
+        found = []
+        for event in self._kept:
+            if event.seq > seq and (tenant is None or event.tenant == tenant):
+                found.append(event)
+                if len(found) == limit:
+                    break
+        return found
+
+    async def follow(self, seq: int, tenant: TenantId | None) -> AsyncIterator[Event]:
+        """Those, and then the new ones as they come."""
+        with self.followers.follow() as new:
+            for event in self.since(seq, tenant, KEPT):
+                yield event
+            async for event in new:
+                if tenant is None or event.tenant == tenant:
+                    yield event

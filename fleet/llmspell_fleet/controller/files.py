@@ -1,0 +1,97 @@
+"""A kernel's files and process, seen from outside: what is made before it starts, and what is left when it is gone."""
+
+import contextlib
+import os
+import signal
+from typing import Literal, cast
+
+from llmspell_fleet.controller.limits import confinement, kernel_limits
+from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.model.kernel import KernelSpec
+from llmspell_fleet.paths import FleetPaths
+from llmspell_fleet.spawner.spawner import Process
+from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.safe_files import ensure_directory
+from llmspell_kernel.zygote.protocol import StartKernel
+
+
+def fifo_path(paths: FleetPaths, kernel: KernelId) -> str:
+    """Its standard output and error."""
+    return os.path.join(paths.kernel_dir(kernel), "output")
+
+
+def progress_path(paths: FleetPaths, kernel: KernelId) -> str:
+    """Which execution it began last."""
+    return os.path.join(paths.kernel_dir(kernel), "progress")
+
+
+def make_kernel_dir(paths: FleetPaths, kernel: KernelId) -> None:
+    """The private folder of its sockets, output and progress; and that of its log."""
+    for path in (paths.kernel_dir(kernel), os.path.dirname(paths.kernel_log(kernel))):
+        ensure_directory(path)
+
+
+def start_request(
+    paths: FleetPaths, spec: KernelSpec, last: ConnectionInfo | None, *, ticket: int, log_level: str
+) -> StartKernel:
+    """What a spawner is asked; `last` is where its last incarnation was found, and the next one will be."""
+    ports = None
+    if spec.port is not None:
+        ports = last.ports if last is not None else (spec.port, 0, 0, 0, 0)
+    return StartKernel(
+        ticket=ticket,
+        kernel_id=spec.id,
+        name=spec.name,
+        transport="ipc" if spec.port is None else "tcp",
+        ports=ports,
+        key=last.key if last is not None else None,
+        limits=kernel_limits(spec),
+        confinement=confinement(spec),
+        pid_file=spec.pid_file,
+        output=fifo_path(paths, spec.id),
+        progress_file=progress_path(paths, spec.id),
+        log_level=cast(Literal["debug", "info", "warning", "error"], log_level),
+    )
+
+
+def remove_kernel_files(paths: FleetPaths, spec: KernelSpec) -> None:
+    """Whatever a kernel without a process has left."""
+    leftovers = [
+        os.path.join(paths.runtime, f"kernel-{spec.id}.json"),
+        os.path.join(paths.runtime, f"kernel-{spec.id}.pid"),
+    ]
+    folder = paths.kernel_dir(spec.id)
+    with contextlib.suppress(FileNotFoundError):
+        leftovers += [os.path.join(folder, name) for name in os.listdir(folder)]
+    if spec.pid_file is not None:
+        leftovers.append(spec.pid_file)
+    for path in leftovers:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    for path in (folder, os.path.dirname(folder)):
+        # The second one holds other kernels' as a rule.
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+
+
+def terminate(process: Process) -> None:
+    """SIGTERM: it interrupts what runs, and ends."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+
+
+def interrupt(process: Process) -> None:
+    """SIGINT: it interrupts what runs."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process.pidfd, signal.SIGINT)
+
+
+def kill_tree(process: Process) -> None:
+    """SIGKILL to its whole session. The pidfd first says that the number is still its own."""
+    try:
+        signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    # Killed, but not reaped yet or just now: nobody else can lead a group of that number while one of it lives.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

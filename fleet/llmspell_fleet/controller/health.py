@@ -1,0 +1,90 @@
+"""How the fleet is, gathered from its parts."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+from llmspell_fleet.controller.limits import unenforced
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.controller.tenants import Tenants
+from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.model.views import HealthView, ProcessView
+from llmspell_fleet.observe.usage import own_usage, usage_of
+from llmspell_fleet.policy.health import Vitals, examine, judge
+from llmspell_fleet.policy.lifecycle import shown
+from llmspell_fleet.spawner.spawner import Spawner
+from llmspell_fleet.store.store import Store
+
+
+class Health:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        tenants: Tenants,
+        spawner: Spawner,
+        store: Store,
+        *,
+        version: str,
+        has_helper: bool,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._supervisor = supervisor
+        self._tenants = tenants
+        self._spawner = spawner
+        self._store = store
+        self._version = version
+        self._has_helper = has_helper
+        self._began_at = self._loop.time()
+        self.name = ""
+        self.degraded: Mapping[str, str] = {}
+        """What the configuration degrades, and why."""
+
+    @property
+    def is_zygote_up(self) -> bool:
+        """Whether kernels can be started."""
+        return not self._has_helper or self._spawner.pid is not None
+
+    def view(self) -> HealthView:
+        """`GET /health`."""
+        phases = Counter(shown(entry.kernel, entry.load) for entry in self._supervisor)
+        limits = sorted({limit for entry in self._supervisor for limit in unenforced(entry.kernel.spec)})
+        outside = {name: text for name, text in self.degraded.items() if name != "isolation"}
+        checks = examine(
+            Vitals(
+                zygote_fault="" if self.is_zygote_up else "the zygote has ended, and a new one is not there yet",
+                store_fault=self._store.fault or "",
+                phases=phases,
+                unenforced_limits=tuple(f"nobody enforces {limit} here" for limit in limits),
+                weaker_isolation=(self.degraded["isolation"],) if "isolation" in self.degraded else (),
+                unreachable=outside,
+            )
+        )
+        uptime_s = round(self._loop.time() - self._began_at, 3)
+        helper = self._spawner.pid
+        helper_usage = usage_of(helper) if helper is not None else None
+        counts = {phase.value: phases.get(phase, 0) for phase in Phase}
+        return HealthView(
+            status=judge(checks),
+            name=self.name,
+            checks=checks,
+            controller=ProcessView(pid=os.getpid(), uptime_s=uptime_s, memory_bytes=own_usage().memory_bytes),
+            zygote=ProcessView(
+                pid=helper, uptime_s=uptime_s, memory_bytes=helper_usage.memory_bytes if helper_usage else None
+            ),
+            counts={
+                **counts,
+                "kernels": len(self._supervisor),
+                "tenants": len(self._tenants),
+                "capacity": min(self._tenants.max_kernels, self._tenants.capacity),
+            },
+            version=self._version,
+        )
+
+    def statistics(self) -> dict[str, object]:
+        """For the log, on SIGUSR1."""
+        view = self.view()
+        counts = {name: count for name, count in view.counts.items() if count}
+        return {"status": view.status, "uptime_s": view.controller.uptime_s, "counts": counts}

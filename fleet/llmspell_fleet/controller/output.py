@@ -1,0 +1,123 @@
+"""What kernels write to their standard output and error: kept in memory within bounds, and in a file.
+
+It comes through a FIFO in the kernel's directory that both ends hold open for reading and writing: neither a dead
+kernel nor a dead controller ends it.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+
+from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.followers import Followers
+from llmspell_fleet.model.views import LogLine
+
+KEPT_LINES = 500
+KEPT_BYTES = 64 * 1024
+LONGEST_LINE = 4096
+LONGEST_FILE = 4 * 1024 * 1024
+"""Bytes after which a kernel's log file is put aside; one such file is kept."""
+
+_AT_ONCE = 64 * 1024
+
+
+class Output:
+    """The lines of one kernel, over all its incarnations. Belongs to the event loop."""
+
+    def __init__(self, fifo: str, log_file: str) -> None:
+        self._fifo = fifo
+        self._log_file = log_file
+        self._lines: deque[LogLine] = deque()
+        self._bytes = 0
+        self._seq = 0
+        self._rest = b""
+        self._descriptor = -1
+        self.incarnation = 0
+        """Whose lines these are from now on."""
+        self.dropped = 0
+        """Lines that did not reach the log file."""
+        self.followers: Followers[LogLine] = Followers()
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the FIFO if it is gone, and listen. OSError when it cannot be."""
+        if self._descriptor >= 0 and os.path.exists(self._fifo):
+            return
+        self.close(loop)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self._fifo, 0o600)
+        self._descriptor = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        loop.add_reader(self._descriptor, self.read)
+
+    def close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen no more. The FIFO is its directory's."""
+        if self._descriptor >= 0:
+            self.read()
+            loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def read(self) -> None:
+        """Take what was written."""
+        if self._descriptor < 0:
+            return
+        try:
+            data = os.read(self._descriptor, _AT_ONCE)
+        except BlockingIOError:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = b""
+        if lines:
+            self._take(lines)
+
+    def _take(self, lines: Sequence[bytes]) -> None:
+        at = date_now()
+        texts = [_printable(line) for line in lines]
+        for text in texts:
+            self._seq += 1
+            line = LogLine(seq=self._seq, at=at, text=text, incarnation=self.incarnation)
+            self._lines.append(line)
+            self._bytes += len(text)
+            self.followers.tell(line)
+        while len(self._lines) > KEPT_LINES or self._bytes > KEPT_BYTES:
+            self._bytes -= len(self._lines.popleft().text)
+        try:
+            self._write("".join(f"{at} [{self.incarnation}] {text}\n" for text in texts))
+        except OSError:
+            self.dropped += len(texts)
+
+    def _write(self, text: str) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(self._log_file, flags, 0o600), "ab", buffering=0) as log:
+            log.write(text.encode("utf-8", "replace"))
+            if log.tell() > LONGEST_FILE:
+                os.replace(self._log_file, f"{self._log_file}.1")
+
+    def last(self, most: int) -> tuple[str, ...]:
+        """The last lines of the present incarnation, an unfinished one included."""
+        self.read()
+        texts = [line.text for line in self._lines if line.incarnation == self.incarnation]
+        if self._rest:
+            texts.append(_printable(self._rest))
+        return tuple(texts[-most:])
+
+    def since(self, seq: int) -> list[LogLine]:
+        """The lines kept with a number above `seq`."""
+        return [line for line in self._lines if line.seq > seq]
+
+    async def follow(self, seq: int) -> AsyncIterator[LogLine]:
+        """Those, and then the new ones as they come."""
+        with self.followers.follow() as new:
+            for line in self.since(seq):
+                yield line
+            async for line in new:
+                yield line
+
+
+def _printable(line: bytes) -> str:
+    """A line as text without what would drive a terminal."""
+    text = line[:LONGEST_LINE].decode("utf-8", "replace")
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)

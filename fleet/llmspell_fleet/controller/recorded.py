@@ -1,0 +1,134 @@
+"""Executions with one recorded outcome: with an Idempotency-Key, or started without waiting for them."""
+
+import asyncio
+import secrets
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from llmspell_fleet.controller.background import Background
+from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.executions import Executions
+from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError
+from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.requests import ExecuteRequest
+from llmspell_fleet.model.views import Executed, ExecutionView
+from llmspell_fleet.problems import problem_of
+from llmspell_fleet.store.records import Begun, Execution, Finished
+from llmspell_fleet.store.store import Store
+
+
+class OutcomeUnknownError(FleetError):
+    """The controller ended while an execution ran, and did not learn what became of it."""
+
+    status = 502
+    title = "Outcome unknown"
+
+
+_UNKNOWN: Final = "the fleet's controller ended while this ran, or before; it is not run again"
+
+
+class Recorded:
+    """Begins each such execution once, and records what it came to. Belongs to the event loop."""
+
+    def __init__(self, executions: Executions, store: Store, background: Background) -> None:
+        self._executions = executions
+        self._store = store
+        self._background = background
+        self._running: dict[str, asyncio.Task[Executed]] = {}
+
+    def give_up(self, pending: list[Execution]) -> None:
+        """Record that what an earlier controller began has no outcome that anybody knows."""
+        for execution in pending:
+            self._finish(execution.id, _failed(OutcomeUnknownError(_UNKNOWN)))
+
+    async def execute(self, tenant: Tenant, request: ExecuteRequest, key: str) -> Executed:
+        """Run it unless it was begun before; either way its one outcome."""
+        begun = await self._begin(tenant, request, key)
+        if isinstance(begun, asyncio.Task):
+            # Whoever asked may leave; the execution goes on, and its outcome is recorded.
+            return await asyncio.shield(begun)
+        running = self._running.get(begun.id)
+        if running is not None:
+            return msgspec.structs.replace(await asyncio.shield(running), is_replayed=True)
+        if begun.outcome is None or begun.http_status is None:
+            raise ConflictError(f"the execution of this Idempotency-Key, {begun.id}, has no outcome yet; ask later")
+        return Executed(begun.http_status, begun.outcome, is_replayed=True)
+
+    async def start(self, tenant: Tenant, request: ExecuteRequest, key: str | None) -> ExecutionView:
+        """Begin it unless it was begun before; either way how it stands."""
+        begun = await self._begin(tenant, request, key)
+        if isinstance(begun, asyncio.Task):
+            return ExecutionView(id=begun.get_name(), status="pending", created_at=date_now())
+        return _view(begun)
+
+    async def _begin(
+        self, tenant: Tenant, request: ExecuteRequest, key: str | None
+    ) -> "asyncio.Task[Executed] | Execution":
+        execution = Execution(
+            id=secrets.token_hex(12),
+            tenant=tenant.id,
+            key=key,
+            sha256=sha256(msgspec.json.encode((request.code, request.session, request.timeout_s))).hexdigest(),
+            created_at=date_now(),
+        )
+        self._executions.reserve(tenant)
+        try:
+            answer = await self._store.begin_execution(execution)
+        except BaseException:
+            self._executions.release(tenant)
+            raise
+        if not isinstance(answer, Begun):
+            self._executions.release(tenant)
+            return answer
+        task = self._background.run(self._run(tenant, request, execution.id))
+        task.set_name(execution.id)
+        self._running[execution.id] = task
+        return task
+
+    async def _run(self, tenant: Tenant, request: ExecuteRequest, execution: str) -> Executed:
+        executed = _failed(OutcomeUnknownError(_UNKNOWN))
+        try:
+            executed = Executed(200, await self._executions.run(tenant, request, execution=execution))
+        except FleetError as fault:
+            executed = _failed(fault)
+        finally:
+            self._executions.release(tenant)
+            self._finish(execution, executed)
+            del self._running[execution]
+        return executed
+
+    def _finish(self, execution: str, executed: Executed) -> None:
+        self._store.finish_execution(
+            Finished(
+                id=execution,
+                status="done" if executed.status < 400 else "failed",
+                http_status=executed.status,
+                outcome=executed.body,
+                finished_at=date_now(),
+            )
+        )
+
+    async def show(self, tenant: TenantId, execution: str) -> ExecutionView:
+        """One of a tenant's."""
+        found = await self._store.execution(tenant, execution)
+        if found is None:
+            raise NotFoundError(f"there is no execution {execution[:64]!r}, or it is longer ago than 24 hours")
+        return _view(found)
+
+
+def _failed(fault: FleetError) -> Executed:
+    return Executed(fault.status, msgspec.json.encode(problem_of(fault)))
+
+
+def _view(execution: Execution) -> ExecutionView:
+    return ExecutionView(
+        id=execution.id,
+        status=execution.status,
+        created_at=execution.created_at,
+        finished_at=execution.finished_at,
+        http_status=execution.http_status,
+        outcome=msgspec.Raw(execution.outcome) if execution.outcome is not None else None,
+    )

@@ -1,0 +1,83 @@
+"""Looks at what the fleet uses, now and then, and hands it to the metrics."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.controller.tenants import Tenants
+from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.observe.loop_lag import LoopLag
+from llmspell_fleet.observe.metrics import Metrics
+from llmspell_fleet.observe.snapshot import KernelSample, Snapshot, TenantSample
+from llmspell_fleet.observe.usage import ProcessUsage, UsageSampler, own_usage
+from llmspell_fleet.policy.lifecycle import shown
+from llmspell_fleet.spawner.spawner import Spawner
+from llmspell_fleet.store.store import Store
+
+INTERVAL_S: Final = 2.0
+
+
+class Sampling:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self, metrics: Metrics, tenants: Tenants, supervisor: Supervisor, store: Store, spawner: Spawner
+    ) -> None:
+        self._metrics = metrics
+        self._tenants = tenants
+        self._supervisor = supervisor
+        self._store = store
+        self._spawner = spawner
+        self._sampler = UsageSampler()
+        self._lag = LoopLag(metrics.loop_lag)
+        self.http_connections: Callable[[], int] = lambda: 0
+        """Set once there is an HTTP server."""
+        self.usages: dict[KernelId, ProcessUsage] = {}
+        """What each kernel used when it was last looked at."""
+
+    async def run(self) -> None:
+        """Look every two seconds."""
+        self._lag.start()
+        try:
+            while True:
+                pids = {entry.id: entry.process.pid for entry in self._supervisor if entry.process is not None}
+                self.usages = await self._sampler.sweep(pids)
+                self._metrics.update(self._snapshot())
+                await asyncio.sleep(INTERVAL_S)
+        finally:
+            self._lag.stop()
+
+    def _snapshot(self) -> Snapshot:
+        now = asyncio.get_running_loop().time()
+        return Snapshot(
+            at=time.monotonic(),
+            kernels=[
+                KernelSample(
+                    id=entry.id,
+                    tenant=entry.tenant,
+                    phase=shown(entry.kernel, entry.load),
+                    incarnation=entry.kernel.incarnation,
+                    uptime_s=now - entry.kernel.spawned_at if entry.process is not None else 0.0,
+                    usage=self.usages.get(entry.id),
+                )
+                for entry in self._supervisor
+            ],
+            tenants=[
+                TenantSample(
+                    id=tenant.id,
+                    running=(running := sum(min(1, entry.load) for entry in tenant.entries.values())),
+                    waiting=max(0, tenant.executions - running),
+                    leases=sum(entry.leases for entry in tenant.entries.values()),
+                )
+                for tenant in self._tenants
+            ],
+            capacity=min(self._tenants.max_kernels, self._tenants.capacity),
+            zmq_connections=self._supervisor.channels,
+            http_connections=self.http_connections(),
+            is_zygote_up=self._spawner.pid is not None,
+            is_store_up=self._store.fault is None,
+            store_queue_length=self._store.waiting,
+            own=own_usage(),
+        )

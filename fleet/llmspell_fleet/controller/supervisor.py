@@ -1,0 +1,336 @@
+"""The one loop over kernels: what happened goes to `policy.lifecycle`, and what that says is done here.
+
+**Threads.** None of its own; everything is called on the event loop. The only waiting is for the store, before a spawn.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Protocol, assert_never
+
+from llmspell_fleet.controller import files
+from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.endings import Endings
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.events import Events
+from llmspell_fleet.controller.limits import unenforced
+from llmspell_fleet.controller.output import Output
+from llmspell_fleet.errors import StoreError
+from llmspell_fleet.model.event import EventType
+from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
+from llmspell_fleet.paths import FleetPaths
+from llmspell_fleet.policy.events import (
+    Adopted,
+    Answered,
+    Drained,
+    Exited,
+    LifecycleEvent,
+    Spawned,
+    SpawnFailed,
+    StopAsked,
+    TimerFired,
+)
+from llmspell_fleet.policy.lifecycle import (
+    HAS_PROCESS,
+    Action,
+    Emit,
+    Kill,
+    SetTimer,
+    Spawn,
+    Terminate,
+    transition,
+)
+from llmspell_fleet.policy.restart import RestartPolicy
+from llmspell_fleet.router.channel import Channel
+from llmspell_fleet.router.link import make_context
+from llmspell_fleet.spawner.spawner import Process, Spawner
+from llmspell_fleet.store.store import Store
+from llmspell_kernel.connection import ConnectionInfo
+
+
+class SupervisionMetrics(Protocol):
+    """What is counted here."""
+
+    def kernel_started(self, tenant: TenantId, seconds: float) -> None:
+        """A kernel answered, so long after it was asked for."""
+        ...
+
+    def kernel_died(self, tenant: TenantId, cause: Cause) -> None:
+        """An incarnation ended."""
+        ...
+
+    def kernel_restarted(self, tenant: TenantId, cause: Cause) -> None:
+        """Another one follows it at once."""
+        ...
+
+
+class Supervisor:
+    """Owns every kernel's `Entry`; a `spawner.SpawnerListener`."""
+
+    def __init__(
+        self,
+        *,
+        spawner: Spawner,
+        store: Store,
+        events: Events,
+        metrics: SupervisionMetrics,
+        paths: FleetPaths,
+        policy: RestartPolicy,
+        log_level: str = "info",
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._spawner = spawner
+        self._store = store
+        self._events = events
+        self._metrics = metrics
+        self._paths = paths
+        self.policy = policy
+        self.log_level = log_level
+        self._entries: dict[KernelId, Entry] = {}
+        self._endings = Endings(self._entries, self._ended)
+        self._context = make_context()
+        self._wanted: list[Entry] = []
+        self._has_wanted = asyncio.Event()
+        self._tickets = 0
+        self.is_closing = False
+        """The fleet ends: processes do, and what should be is left as it is."""
+        self.on_change: Callable[[Entry, Kernel], None] = lambda _entry, _was: None
+        """Called with an entry and its record before, each time that the record was replaced."""
+
+    # --- what there is
+
+    def get(self, kernel: KernelId) -> Entry | None:
+        """One kernel."""
+        return self._entries.get(kernel)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def channels(self) -> int:
+        """ZeroMQ connections that are open."""
+        return sum(entry.channel is not None for entry in self._entries.values())
+
+    def add(self, kernel: Kernel) -> Entry:
+        """Take a kernel in; it has no process of ours yet."""
+        output = Output(files.fifo_path(self._paths, kernel.id), self._paths.kernel_log(kernel.id))
+        entry = self._entries[kernel.id] = Entry(kernel, output)
+        self._store.save_kernel(kernel)
+        for limit in unenforced(kernel.spec):
+            value = getattr(kernel.spec.limits, limit)
+            self._events.emit("limit.unenforced", entry.tenant, entry.id, {"limit": limit, "value": value})
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """A kernel without a process leaves for good, and its files with it."""
+        assert entry.kernel.phase not in HAS_PROCESS
+        self._clear_timer(entry)
+        entry.output.close(self._loop)
+        entry.output.followers.end()
+        files.remove_kernel_files(self._paths, entry.kernel.spec)
+        del self._entries[entry.id]
+        self._store.delete_kernel(entry.id)
+
+    def change_spec(self, entry: Entry, spec: KernelSpec) -> None:
+        """What it should be from its next incarnation on."""
+        entry.kernel = replace_spec(entry.kernel, spec)
+        self._store.save_kernel(entry.kernel)
+
+    # --- events to actions
+
+    def apply(self, entry: Entry, event: LifecycleEvent) -> None:
+        """Something happened to a kernel: decide, then do."""
+        was = entry.kernel
+        kernel, actions = transition(was, event, now=self._loop.time(), policy=self.policy, jitter=random.random())
+        if kernel is was and not actions:
+            return
+        entry.kernel = kernel
+        if kernel.generation != was.generation:
+            self._clear_timer(entry)
+        for action in actions:
+            self._act(entry, action)
+        if not self.is_closing:
+            self._store.save_kernel(kernel)
+        if kernel.phase is Phase.READY and was.phase is Phase.STARTING:
+            self._metrics.kernel_started(entry.tenant, self._loop.time() - entry.asked_at)
+        self.on_change(entry, was)
+        entry.changed()
+
+    def _act(self, entry: Entry, action: Action) -> None:
+        match action:
+            case Spawn():
+                entry.asked_at = self._loop.time()
+                if entry.kernel.last_death is not None:
+                    self._metrics.kernel_restarted(entry.tenant, entry.kernel.last_death.cause)
+                self._wanted.append(entry)
+                self._has_wanted.set()
+            case Terminate():
+                if entry.process is not None:
+                    files.terminate(entry.process)
+            case Kill():
+                if entry.process is not None:
+                    files.kill_tree(entry.process)
+            case SetTimer(generation, after_s):
+                self._clear_timer(entry)
+                entry.timer = self._loop.call_later(after_s, self.apply, entry, TimerFired(generation))
+            case Emit(event_type, data):
+                self.emit(entry, event_type, data)
+            case _:
+                assert_never(action)
+
+    def emit(self, entry: Entry, event_type: EventType, data: dict[str, object] | None = None) -> None:
+        """Something that happened to a kernel, for whoever follows the events."""
+        self._events.emit(event_type, entry.tenant, entry.id, data)
+
+    def _clear_timer(self, entry: Entry) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+
+    # --- starting
+
+    async def run(self) -> None:
+        """Start what is wanted, in batches: the intent is on disk before there is a process."""
+        while True:
+            await self._has_wanted.wait()
+            self._has_wanted.clear()
+            batch, self._wanted = self._wanted, []
+            # A store that cannot write says so in /health. Repairs go on: pid files keep kernels from doubling.
+            with contextlib.suppress(StoreError):
+                await self._store.flush()
+            for entry in batch:
+                self._spawn(entry)
+
+    def _spawn(self, entry: Entry) -> None:
+        self._tickets += 1
+        entry.output.incarnation = entry.kernel.incarnation
+        try:
+            files.make_kernel_dir(self._paths, entry.id)
+            entry.output.open(self._loop)
+            request = files.start_request(
+                self._paths, entry.kernel.spec, entry.connection, ticket=self._tickets, log_level=self.log_level
+            )
+        except OSError as fault:
+            self.start_failed(entry.id, f"{fault.strerror}: {fault.filename}")
+            return
+        self._spawner.start(request)
+
+    def started(self, kernel: KernelId, process: Process) -> None:
+        """There is a process (SpawnerListener)."""
+        entry = self._entries[kernel]
+        entry.process = process
+        self._endings.watch(entry)
+        record = entry.kernel
+        self.apply(entry, Spawned(record.incarnation, process.pid, process.start_time, self._loop.time(), date_now()))
+
+    def take_over(self, entry: Entry, process: Process, event: Adopted) -> None:
+        """A process of an earlier controller's is this kernel's."""
+        entry.process = process
+        entry.asked_at = self._loop.time()
+        self._endings.watch(entry)
+        entry.output.incarnation = event.incarnation
+        entry.output.open(self._loop)
+        self.apply(entry, event)
+
+    def start_failed(self, kernel: KernelId, reason: str) -> None:
+        """There is no process (SpawnerListener)."""
+        entry = self._entries[kernel]
+        death = self._endings.certificate(entry, "spawn_failed", reason)
+        self.apply(entry, SpawnFailed(death))
+        self._record(entry, death)
+
+    def serving(self, kernel: KernelId, pid: int, connection: ConnectionInfo) -> None:
+        """It has bound its sockets (SpawnerListener): greet it, and when it answers it is ready."""
+        entry = self._entries.get(kernel)
+        if entry is None or entry.kernel.phase is not Phase.STARTING:
+            return
+        if entry.process is not None and entry.process.pid != pid:
+            return
+        self.connect(entry, connection)
+
+    def connect(self, entry: Entry, connection: ConnectionInfo) -> None:
+        """Open the connection to an incarnation that serves."""
+        incarnation = entry.kernel.incarnation
+        entry.connection = connection
+        entry.channel = Channel(
+            entry.id,
+            self._context,
+            connection,
+            progress_path=files.progress_path(self._paths, entry.id),
+            on_answered=lambda: self.apply(entry, Answered(incarnation)),
+            on_idle=lambda: self._idle(entry),
+        )
+        entry.channel.greet()
+
+    def _idle(self, entry: Entry) -> None:
+        if entry.kernel.phase is Phase.DRAINING:
+            self.apply(entry, Drained())
+
+    def refused(self, kernel: KernelId, pid: int, reason: str) -> None:
+        """It cannot serve (SpawnerListener): its end, which follows, is told with this reason."""
+        entry = self._entries.get(kernel)
+        if entry is not None:
+            self._endings.explain(pid, reason)
+
+    def exited(self, pid: int, status: int) -> None:
+        """It was reaped (SpawnerListener)."""
+        self._endings.reaped(pid, status)
+
+    def lost(self, reason: str) -> None:
+        """The spawner's helper died (SpawnerListener)."""
+        self._events.emit("zygote.died", data={"reason": reason})
+
+    # --- ending
+
+    def _ended(self, entry: Entry, death: Death) -> None:
+        """The process of `entry` is gone, and it is known why."""
+        channel, entry.channel = entry.channel, None
+        entry.process = None
+        self.apply(entry, Exited(death))
+        recorded = self._record(entry, death)
+        if channel is not None:
+            channel.end(recorded)
+
+    def _record(self, entry: Entry, seen: Death) -> Death:
+        """Keep the certificate; `policy.lifecycle` knows more of the cause than was seen from outside."""
+        death = entry.kernel.last_death or seen
+        self._store.record_death(death)
+        self._metrics.kernel_died(entry.tenant, death.cause)
+        return death
+
+    async def stop_all(self, *, is_forced: Callable[[], bool]) -> None:
+        """End every process, and come back when they are gone. What should be is not changed by it."""
+        self.is_closing = True
+        waiting = [entry for entry in self if entry.kernel.phase in HAS_PROCESS]
+        for entry in self:
+            self.apply(entry, StopAsked("stopped", is_forced()))
+        was_forced = is_forced()
+        for entry in waiting:
+            while not await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, 0.2):
+                if is_forced() and not was_forced:
+                    was_forced = True
+                    for other in waiting:
+                        self.apply(other, StopAsked("stopped", is_forced=True))
+
+    def close(self) -> None:
+        """Let go of everything; the kernels' files go with their processes."""
+        for entry in self:
+            self._clear_timer(entry)
+            entry.output.close(self._loop)
+            entry.output.followers.end()
+            if entry.kernel.phase not in HAS_PROCESS:
+                files.remove_kernel_files(self._paths, entry.kernel.spec)
+        self._endings.close()
+        self._context.destroy(linger=0)
+
+
+def replace_spec(kernel: Kernel, spec: KernelSpec) -> Kernel:
+    """The record with another spec."""
+    from msgspec.structs import replace
+
+    return replace(kernel, spec=spec)

@@ -1,0 +1,240 @@
+"""Tenants: what each should have, its pool of kernels, and what it is doing right now."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.errors import NotFoundError, TooManyError
+from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
+from llmspell_fleet.model.tenant import TenantSpec
+from llmspell_fleet.policy.admit import FULL, Bucket, Denied, admit_kernels
+from llmspell_fleet.policy.balance import Pool
+from llmspell_fleet.policy.events import StartAsked, StopAsked
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
+from llmspell_fleet.policy.reconcile import plan
+from llmspell_fleet.store.records import TenantRecord
+from llmspell_fleet.store.store import Store
+from llmspell_kernel.connection import new_kernel_id
+
+MOST_SESSIONS: Final = 100_000
+"""Sessions of one tenant whose home is remembered; beyond, the oldest is forgotten, and placed anew."""
+
+_OWN_SESSION: Final = re.compile(r"k-([0-9a-f]{12})-([0-9]{1,9})", re.ASCII)
+
+
+class Tenant:
+    """One tenant at work. Belongs to the event loop."""
+
+    def __init__(self, record: TenantRecord) -> None:
+        self.record = record
+        self.pool = Pool()
+        self.entries: dict[KernelId, Entry] = {}
+        """Its kernels, in the order in which they came."""
+        self.executions = 0
+        """Running and waiting, everywhere."""
+        self.bucket: Bucket = FULL
+        self.homes: dict[str, KernelId] = {}
+        """Where each session lives."""
+        self._seen: dict[str, tuple[KernelId, int]] = {}
+        """Which incarnation of which kernel each session met last."""
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        """Executions that wait for a kernel."""
+        self.is_leaving = False
+
+    @property
+    def id(self) -> TenantId:
+        """Its name."""
+        return self.record.spec.id
+
+    @property
+    def spec(self) -> TenantSpec:
+        """What it should have."""
+        return self.record.spec
+
+    @property
+    def ready(self) -> int:
+        """Kernels that take work."""
+        return sum(entry.kernel.phase in TAKES_WORK for entry in self.entries.values())
+
+    def wake(self) -> None:
+        """A kernel became ready, or will not: let those look who wait."""
+        waiters, self.waiters = self.waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- sessions
+
+    def recognise(self, session: str) -> None:
+        """Give a session of our own making (`own_session`) the home that is in its name."""
+        if session in self.homes:
+            return
+        named = _OWN_SESSION.fullmatch(session)
+        if named is not None:
+            for entry in self.entries.values():
+                if entry.id.replace("-", "").startswith(named[1]):
+                    self.settle(session, entry.id, int(named[2]))
+
+    def settle(self, session: str, kernel: KernelId, incarnation: int) -> bool:
+        """`session` meets an incarnation; whether what it left at its last visit is gone."""
+        home, seen = self.homes.get(session), self._seen.get(session)
+        is_reset = seen is not None and seen != (kernel, incarnation)
+        if home != kernel:
+            if home is not None:
+                self.pool.add_session(home, -1)
+            elif len(self.homes) >= MOST_SESSIONS:
+                self._forget_oldest()
+            self.pool.add_session(kernel, 1)
+            self.homes[session] = kernel
+        self._seen[session] = (kernel, incarnation)
+        return is_reset
+
+    def leave_home(self, session: str) -> None:
+        """Let a session be placed anew; that its state is gone is still known."""
+        self.pool.add_session(self.homes.pop(session), -1)
+
+    def _forget_oldest(self) -> None:
+        oldest = next(iter(self.homes))
+        self.leave_home(oldest)
+        self._seen.pop(oldest, None)
+
+
+def own_session(entry: Entry) -> str:
+    """A session for who names none: whoever uses it comes back to the same kernel."""
+    return f"k-{entry.id.replace('-', '')[:12]}-{entry.kernel.incarnation}"
+
+
+class Tenants:
+    """All tenants, and the one place where kernels are promised. Belongs to the event loop."""
+
+    def __init__(self, supervisor: Supervisor, store: Store, *, pinned: Collection[str], capacity: int) -> None:
+        self._supervisor = supervisor
+        self._store = store
+        self._tenants: dict[TenantId, Tenant] = {}
+        self.pinned = pinned
+        """Names of kernels that the configuration declares."""
+        self.max_kernels = capacity
+        self.capacity = capacity
+        """What this machine's descriptors allow."""
+        supervisor.on_change = self._changed
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter(list(self._tenants.values()))
+
+    def __contains__(self, tenant: object) -> bool:
+        return tenant in self._tenants
+
+    def __len__(self) -> int:
+        return len(self._tenants)
+
+    def get(self, tenant: TenantId) -> Tenant:
+        """One; NotFoundError."""
+        found = self._tenants.get(tenant)
+        if found is None or found.is_leaving:
+            raise NotFoundError(f"there is no tenant {tenant[:64]!r}; `llmspell tenant list` names those there are")
+        return found
+
+    # --- promises
+
+    @property
+    def promised(self) -> int:
+        """Kernels that tenants were promised or still have."""
+        return sum(max(tenant.spec.replicas, len(tenant.entries)) for tenant in self._tenants.values())
+
+    def promise(self, more: int) -> None:
+        """TooManyError when the fleet has no room for so many more kernels. The caller takes them in the same step."""
+        denied = admit_kernels(self.promised, more, max_kernels=self.max_kernels, capacity=self.capacity)
+        if isinstance(denied, Denied):
+            raise TooManyError(denied.detail, retry_after_s=denied.retry_after_s)
+
+    # --- what changes
+
+    def add(self, record: TenantRecord) -> Tenant:
+        """Take a tenant in; it has no kernels yet."""
+        tenant = self._tenants[record.spec.id] = Tenant(record)
+        self._store.save_tenant(record)
+        return tenant
+
+    def change(self, tenant: Tenant, spec: TenantSpec) -> None:
+        """What it should have from now on. Kernels have its limits from their next incarnation."""
+        tenant.record = replace(tenant.record, spec=spec)
+        self._store.save_tenant(tenant.record)
+        for entry in tenant.entries.values():
+            if entry.kernel.spec.name in self.pinned and entry.kernel.spec.name:
+                continue
+            changed = replace(
+                entry.kernel.spec,
+                limits=spec.limits,
+                isolation_level=spec.isolation_level,
+                idle_timeout_s=spec.idle_timeout_s,
+            )
+            if changed != entry.kernel.spec:
+                self._supervisor.change_spec(entry, changed)
+
+    def adopt(self, kernel: Kernel) -> Entry:
+        """Take in a kernel of a tenant's: a new one, or one that was stored."""
+        tenant = self._tenants[kernel.spec.tenant]
+        entry = self._supervisor.add(kernel)
+        tenant.entries[entry.id] = entry
+        tenant.pool.add(entry.id)
+        return entry
+
+    def reconcile(self, tenant: Tenant) -> None:
+        """Add or remove kernels until there are as many as there should be, and start those that wait to be."""
+        loads = {entry.id: entry.load + entry.leases for entry in tenant.entries.values()}
+        kernels = [entry.kernel for entry in tenant.entries.values()]
+        wanted = 0 if tenant.is_leaving else tenant.spec.replicas
+        todo = plan(wanted, kernels, loads, self.pinned)
+        for kernel in todo.remove:
+            self._supervisor.apply(tenant.entries[kernel], StopAsked())
+        for _ in range(todo.add):
+            self.adopt(Kernel(spec=self.new_spec(tenant)))
+        for entry in list(tenant.entries.values()):
+            if entry.kernel.is_wanted and entry.kernel.phase is Phase.PENDING:
+                self._supervisor.apply(entry, StartAsked())
+
+    def new_spec(self, tenant: Tenant, *, name: str = "", port: int | None = None) -> KernelSpec:
+        """A kernel as the tenant's are."""
+        return KernelSpec(
+            id=KernelId(new_kernel_id()),
+            tenant=tenant.id,
+            name=name,
+            port=port,
+            limits=tenant.spec.limits,
+            isolation_level=tenant.spec.isolation_level,
+            idle_timeout_s=tenant.spec.idle_timeout_s,
+        )
+
+    async def remove(self, tenant: Tenant) -> None:
+        """End its kernels and forget it."""
+        tenant.is_leaving = True
+        tenant.wake()
+        leaving = list(tenant.entries.values())
+        self.reconcile(tenant)
+        for entry in leaving:
+            await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
+        del self._tenants[tenant.id]
+        self._store.delete_tenant(tenant.id)
+
+    def _changed(self, entry: Entry, was: Kernel) -> None:
+        """A kernel's record was replaced."""
+        tenant = self._tenants.get(entry.tenant)
+        if tenant is None or entry.id not in tenant.entries:
+            return
+        kernel = entry.kernel
+        if (kernel.phase in TAKES_WORK) != (was.phase in TAKES_WORK):
+            tenant.pool.set_ready(entry.id, kernel.phase in TAKES_WORK)
+        if kernel.phase is not was.phase:
+            tenant.wake()
+        if not kernel.is_wanted and kernel.phase not in HAS_PROCESS and not self._supervisor.is_closing:
+            del tenant.entries[entry.id]
+            tenant.pool.remove(entry.id)
+            # After this event: whoever applied it still looks at the entry.
+            asyncio.get_running_loop().call_soon(self._supervisor.forget, entry)

@@ -1,0 +1,1 @@
+"""Frozen records of the fleet: what should be, what is, what is asked and what is answered. Pure."""

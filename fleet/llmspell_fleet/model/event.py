@@ -1,0 +1,39 @@
+"""What happened, as clients of ``GET /v1/events`` see it."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from llmspell_fleet.model.ids import KernelId, TenantId
+
+EventType = Literal[
+    "fleet.started",
+    "fleet.stopping",
+    "fleet.reloaded",
+    "zygote.started",
+    "zygote.died",
+    "tenant.created",
+    "tenant.updated",
+    "tenant.deleted",
+    "kernel.starting",
+    "kernel.ready",
+    "kernel.died",
+    "kernel.stopped",
+    "kernel.backoff",
+    "kernel.failed",
+    "kernel.interrupted",
+    "limit.unenforced",
+]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened."""
+
+    seq: int
+    """Grows by one with each event of this fleet, across restarts of the controller."""
+    at: str
+    type: EventType
+    tenant: TenantId | None = None
+    """None = of the fleet as a whole: admin and viewer only."""
+    kernel_id: KernelId | None = None
+    data: dict[str, Any] = {}

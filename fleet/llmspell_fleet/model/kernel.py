@@ -1,0 +1,147 @@
+"""A kernel: what should be (`KernelSpec`), what is (`Kernel`), and why it was not any more (`Death`)."""
+
+import enum
+from typing import Literal
+
+import msgspec
+
+from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.tenant import IsolationLevel, Limits
+
+
+class Phase(enum.Enum):
+    """Where a kernel is in its life; the transitions are `policy.lifecycle`'s."""
+
+    PENDING = "PENDING"
+    """Wanted, and not begun."""
+    STARTING = "STARTING"
+    """A process was asked for, and has not answered yet."""
+    READY = "READY"
+    """It answered, and nothing runs."""
+    BUSY = "BUSY"
+    """Ready, with work: shown, never stored (see `policy.lifecycle.shown`)."""
+    DRAINING = "DRAINING"
+    """No new work; it is stopped when what runs has ended."""
+    STOPPING = "STOPPING"
+    """Told to end."""
+    STOPPED = "STOPPED"
+    """No process, and none wanted until somebody asks."""
+    BACKOFF = "BACKOFF"
+    """It died, and waits for its next incarnation."""
+    FAILED = "FAILED"
+    """It died too often, or cannot be started; a person has to look."""
+    HIBERNATED = "HIBERNATED"
+    """Its state is kept as bytes, and no process."""
+
+
+Cause = Literal[
+    "exited",  # by itself, with `exit_code`
+    "signal",  # killed by `signal`
+    "stopped",  # we asked: scale-down, deletion, shutdown of the fleet
+    "restarted",  # an operator asked
+    "culled",  # unused for idle_timeout_s
+    "stuck",  # a script did not stop when interrupted, and its process had to end
+    "fault",  # a fault of the kernel's own
+    "not_ready",  # it did not answer before its start deadline
+    "unresponsive",  # it stopped answering
+    "spawn_failed",  # there never was a process
+    "unknown",  # nobody saw the exit status
+]
+
+
+class RunningExecution(msgspec.Struct, frozen=True, kw_only=True):
+    """What ran when a kernel died. The code itself is never kept."""
+
+    id: str
+    sha256: str
+    """Of the code, in hexadecimal."""
+    running_s: float
+
+
+class Death(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """A death certificate: why an incarnation ended."""
+
+    kernel_id: KernelId
+    tenant: TenantId
+    incarnation: int
+    pid: int | None
+    at: str
+    """ISO 8601 in UTC, with microseconds and Z."""
+    cause: Cause
+    exit_code: int | None = None
+    signal: str | None = None
+    """Its name, as in SIGKILL."""
+    detail: str = ""
+    """For people."""
+    uptime_s: float = 0.0
+    executions: tuple[RunningExecution, ...] = ()
+    stderr: tuple[str, ...] = ()
+    """The last lines that it wrote, at most 20."""
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """Why a kernel's process is being ended, and what comes after it."""
+
+    cause: Cause
+    """Goes into the death certificate, whatever the exit status looks like."""
+    restarts: bool
+    """Whether another incarnation follows."""
+    detail: str = ""
+    """For people."""
+
+
+class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How to start one kernel."""
+
+    id: KernelId
+    tenant: TenantId
+    name: str = ""
+    """What a person called it; empty when nobody did."""
+    limits: Limits = Limits()
+    isolation_level: IsolationLevel = "process"
+    idle_timeout_s: float = 0.0
+    spawner: Literal["zygote", "subprocess"] = "zygote"
+    port: int | None = None
+    """The shell port on 127.0.0.1, the other four are found; None = unix sockets."""
+    log_file: str | None = None
+    """Where its log goes besides the fleet's own; None = only there."""
+    pid_file: str | None = None
+    """Where a supervisor wants its pid besides its own file."""
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one kernel: the observed state. Replaced as a whole, never changed."""
+
+    spec: KernelSpec
+    phase: Phase = Phase.PENDING
+    is_wanted: bool = True
+    """Whether it should have a process: a stopped kernel stays stopped."""
+    incarnation: int = 0
+    """How many processes it has had; `restarts` is one less."""
+    generation: int = 0
+    """Grows with every phase, so that a timer that fires late is recognised and dropped."""
+    pid: int | None = None
+    """None in a phase that has a process = the spawn is under way."""
+    start_time: int | None = None
+    """Of process `pid` in clock ticks since boot: a reused pid deceives nobody."""
+    spawned_at: float = 0.0
+    """Monotonic time of the spawn of this incarnation."""
+    ready_at: float = 0.0
+    """Monotonic time at which this incarnation first answered; 0 = it has not."""
+    started_at: str = ""
+    """As `spawned_at`, for people: ISO 8601 in UTC."""
+    crashes: tuple[float, ...] = ()
+    """Monotonic times of its recent crashes."""
+    last_death: Death | None = None
+    ending: Ending | None = None
+    """Set while DRAINING and STOPPING; None = nobody asked its process to end."""
+
+    @property
+    def id(self) -> KernelId:
+        """The kernel's own id."""
+        return self.spec.id
+
+    @property
+    def restarts(self) -> int:
+        """How many incarnations came after the first."""
+        return max(0, self.incarnation - 1)

@@ -1,0 +1,79 @@
+"""What clients ask over HTTP: the bodies. Unknown members, wrong types and non-objects are refused by their types."""
+
+from typing import Annotated
+
+import msgspec
+
+from llmspell_fleet.model.ids import NAME, TenantId
+from llmspell_fleet.model.tenant import Count, IsolationLevel, Limits, Seconds, Strategy
+
+Session = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/tenants`."""
+
+    id: Annotated[str, msgspec.Meta(pattern=NAME, max_length=63)]
+    replicas: Count = 1
+    strategy: Strategy | None = None
+    """None = the fleet's own."""
+    limits: Limits = Limits()
+    isolation_level: IsolationLevel | None = None
+    idle_timeout_s: Seconds = 0.0
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+    """How long to wait for all replicas to be READY before answering."""
+
+
+class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits to change; those that are not named stay."""
+
+    memory_bytes: int | None = None
+    cpu_percent: float | None = None
+    execution_timeout_s: float | None = None
+    output_bytes: int | None = None
+    max_clients: int | None = None
+    max_message_bytes: int | None = None
+    processes: int | None = None
+    files: int | None = None
+    storage_bytes: int | None = None
+    max_executions: int | None = None
+    executions_per_s: float | None = None
+
+
+class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`PATCH /v1/tenants/{tenant}`; what is not named stays."""
+
+    replicas: Count | None = None
+    strategy: Strategy | None = None
+    limits: LimitsChange | None = None
+    isolation_level: IsolationLevel | None = None
+    idle_timeout_s: Seconds | None = None
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+
+
+class KernelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/kernels`: one more kernel for a tenant."""
+
+    tenant: Annotated[TenantId, msgspec.Meta(pattern=NAME, max_length=63)]
+    name: Annotated[str, msgspec.Meta(pattern=NAME, max_length=63)] | None = None
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    """The shell port on 127.0.0.1; None = unix sockets, 0 = whichever is free."""
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+
+
+class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/tenants/{tenant}/execute`."""
+
+    code: str
+    session: Session | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=100 * 365 * 86_400)] | None = None
+    """The whole of it, waiting included; clipped to the tenant's execution_timeout_s."""
+    stream: bool = False
+    wait: bool = True
+    """False = 202 at once, the outcome is fetched from `/executions/{id}`."""
+
+
+class LeaseChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`PATCH /v1/leases/{id}`: renew it."""
+
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None

@@ -1,0 +1,68 @@
+"""A tenant: who a pool of kernels belongs to, and what it may use."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from llmspell_fleet.model.ids import NAME, TenantId
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Strategy = Literal["round_robin", "least_loaded", "sticky"]
+IsolationLevel = Literal["none", "process", "strict"]
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=100 * 365 * 86_400)]
+
+DEFAULT_TENANT = TenantId("default")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each kernel of a tenant, or the tenant as a whole, may use. 0 = no bound, wherever it may be 0."""
+
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 512 * MIB
+    """Lua's heap, each kernel."""
+
+    cpu_percent: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 0.0
+    """Of one core, each kernel."""
+
+    execution_timeout_s: Seconds = 300.0
+    """One execution. Requests may ask for less."""
+
+    output_bytes: Bytes = 64 * MIB
+    """What one execution writes to its streams."""
+
+    max_clients: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 128
+    """Clients connected to one kernel at once."""
+
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=KIB, le=2**31)] = 64 * MIB
+    """The largest message that a kernel takes."""
+
+    processes: Count = 0
+    """Processes and threads of each kernel, as RLIMIT_NPROC counts them: of the whole user."""
+
+    files: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 256
+    """Open descriptors of each kernel. 0 = what the system gives."""
+
+    storage_bytes: Bytes = 0
+    """The largest file that a kernel may write."""
+
+    max_executions: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
+    """Executions of the whole tenant that run or wait at one time."""
+
+    executions_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    """Executions that the whole tenant may begin in a second, with a burst of as many."""
+
+
+class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a tenant should have: the desired state."""
+
+    id: Annotated[TenantId, msgspec.Meta(pattern=NAME)]
+    replicas: Count = 1
+    strategy: Strategy = "least_loaded"
+    limits: Limits = Limits()
+    isolation_level: IsolationLevel = "process"
+    idle_timeout_s: Seconds = 0.0
+    """How long an unused kernel stays before it is culled; 0 = for ever."""

@@ -1,0 +1,33 @@
+"""What a fleet is told at its start, whoever starts it: the command line, a service manager."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.paths import Address
+
+
+class FleetOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a fleet until it ends; the three directories are the environment's (`paths.choose_paths`)."""
+
+    config_file: str | None = None
+    """An absolute path, to be read again at SIGHUP; None = the defaults."""
+
+    config: FleetConfig | None = None
+    """What `config_file` came to where relative paths still meant what they say; None = read it at the start."""
+
+    port: int | None = None
+    """The TCP port on top of the configuration; 0 = whichever is free."""
+
+    allow_weaker_isolation: bool = False
+    """Start kernels at the strongest level that is built where the configuration asks for more."""
+
+    is_rerooted: frozenset[str] = frozenset()
+    """Which of "runtime", "state" and "log" were named on the command line: paths in the configuration move there."""
+
+    log_file: str | None = None
+    """None = standard error. A daemon's standard output and error are this file too."""
+
+    on_ready: Callable[[Address], None] | None = None
+    """Called once, when the interface answers and `paths.FleetPaths.address_file` is written."""

@@ -1,0 +1,100 @@
+"""What happens to a kernel, and what is asked for it: what `policy.lifecycle.transition` takes. Pure."""
+
+from typing import Literal
+
+import msgspec
+
+from llmspell_fleet.model.kernel import Death
+
+# --- asked
+
+
+class StartAsked(msgspec.Struct, frozen=True):
+    """It should run."""
+
+
+class StopAsked(msgspec.Struct, frozen=True):
+    """It should not run; with cause "culled", not until somebody needs it."""
+
+    cause: Literal["stopped", "culled"] = "stopped"
+    is_forced: bool = False
+    """Kill it now."""
+
+
+class DrainAsked(msgspec.Struct, frozen=True):
+    """It should take no more work, and end when it has none."""
+
+    cause: Literal["stopped", "culled", "restarted"] = "stopped"
+
+
+class RestartAsked(msgspec.Struct, frozen=True):
+    """An operator wants a new incarnation, whatever became of the earlier ones."""
+
+
+# --- seen
+
+
+class Spawned(msgspec.Struct, frozen=True):
+    """There is a process; it has not answered."""
+
+    incarnation: int
+    pid: int
+    start_time: int
+    """In clock ticks since boot."""
+    at: float
+    """Monotonic, seconds."""
+    date: str
+    """The same for people: ISO 8601 in UTC."""
+
+
+class SpawnFailed(msgspec.Struct, frozen=True):
+    """There is no process, and there will be none."""
+
+    death: Death
+    """Its cause is "spawn_failed", its detail says why."""
+    is_permanent: bool = False
+    """Trying again would fail alike: what was asked cannot be had here."""
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """It was heard, and can take work."""
+
+    incarnation: int
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """Its process is gone."""
+
+    death: Death
+
+
+class TimerFired(msgspec.Struct, frozen=True):
+    """A timer that `SetTimer` asked for."""
+
+    generation: int
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """Its last work has ended."""
+
+
+class Unresponsive(msgspec.Struct, frozen=True):
+    """It stopped answering."""
+
+    incarnation: int
+    reason: str
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """A process of an earlier controller was found alive; it has not answered this one."""
+
+    incarnation: int
+    pid: int
+    start_time: int
+    at: float
+    date: str
+
+
+Asked = StartAsked | StopAsked | DrainAsked | RestartAsked
+Seen = Spawned | SpawnFailed | Answered | Exited | TimerFired | Drained | Unresponsive | Adopted
+LifecycleEvent = Asked | Seen

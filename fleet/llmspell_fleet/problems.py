@@ -1,0 +1,23 @@
+"""Errors as problem documents (RFC 9457): what clients are answered, and what is recorded of a failed execution."""
+
+from typing import Final
+
+import msgspec
+
+from llmspell_fleet.errors import FleetError, KernelDiedError
+from llmspell_fleet.model.views import Problem
+
+MAX_DETAIL: Final = 1000
+"""Characters: what a client sent is quoted, not echoed."""
+
+
+def problem_of(error: FleetError) -> Problem:
+    """The document that tells of `error`."""
+    detail = str(error)
+    return Problem(
+        type=f"urn:llmspell:problem:{error.title.lower().replace(' ', '-')}",
+        title=error.title,
+        status=error.status,
+        detail=detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…",
+        death=error.death if isinstance(error, KernelDiedError) else msgspec.UNSET,
+    )

@@ -1,0 +1,1 @@
+"""One ZeroMQ connection to each kernel, and the executions that travel on it."""

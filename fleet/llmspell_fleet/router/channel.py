@@ -1,0 +1,152 @@
+"""The executions that one incarnation of a kernel has been given, and what became of them at its death."""
+
+import asyncio
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.model.kernel import Death, RunningExecution
+from llmspell_fleet.router.link import Link, RunContent
+from llmspell_fleet.router.progress import ProgressReader
+from llmspell_kernel.connection import ConnectionInfo
+
+if TYPE_CHECKING:
+    import zmq
+
+LAST_WORDS_S = 0.005
+"""How long after a kernel's end an answer may still be on its way: it left before the end."""
+
+
+class Lost(Exception):  # noqa: N818 - an outcome, not a fault
+    """The kernel died before it answered. `had_begun`: it may have run, and is not to be run again."""
+
+    def __init__(self, death: Death, *, had_begun: bool) -> None:
+        super().__init__()
+        self.death = death
+        self.had_begun = had_begun
+
+
+class Sent(msgspec.Struct):
+    """One execution that a kernel was sent."""
+
+    id: str
+    code: str
+    ticket: int
+    sent_at: float
+    answer: "asyncio.Future[bytes]"
+    on_output: Callable[[bytes], None] | None
+
+
+class Channel:
+    """What one incarnation is asked, from its first answer to its end. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        kernel: KernelId,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        connection: ConnectionInfo,
+        *,
+        progress_path: str,
+        on_answered: Callable[[], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self.kernel = kernel
+        self.connection = connection
+        self.load = 0
+        """Executions sent and not answered."""
+        self.executions = 0
+        """Executions answered."""
+        self.heard_at = 0.0
+        """Loop time of its last message."""
+        self._loop = asyncio.get_running_loop()
+        self._progress = ProgressReader(progress_path)
+        self._tickets = self._progress.begun
+        self._on_answered = on_answered
+        self._on_idle = on_idle
+        self._sent: dict[int, Sent] = {}
+        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._link = Link(context, connection, self._loop, self._hear)
+
+    def greet(self) -> None:
+        """Ask it who it is; `on_answered` is called each time it says so."""
+        self._link.hello()
+
+    def send(
+        self, execution: str, code: str, *, timeout_s: float, on_output: Callable[[bytes], None] | None = None
+    ) -> "asyncio.Future[bytes]":
+        """Have it run `code`; the future holds the content of its run_reply, or raises `Lost`."""
+        self._tickets += 1
+        number = self._link.run(RunContent(code, self._tickets, timeout_s, on_output is not None))
+        answer = self._loop.create_future()
+        self._sent[number] = Sent(execution, code, self._tickets, self._loop.time(), answer, on_output)
+        self.load += 1
+        return answer
+
+    def has_begun(self, answer: "asyncio.Future[bytes]") -> bool:
+        """Whether the execution of `answer` was begun."""
+        begun = self._progress.begun
+        return any(sent.ticket <= begun for sent in self._sent.values() if sent.answer is answer)
+
+    def _hear(self, kind: str, number: int, content: bytes) -> None:
+        self.heard_at = self._loop.time()
+        if kind == "run_reply":
+            sent = self._sent.pop(number, None)
+            if sent is None:
+                return
+            self.load -= 1
+            self.executions += 1
+            if not sent.answer.done():
+                sent.answer.set_result(content)
+            if not self.load:
+                self._on_idle()
+        elif kind == "run_output":
+            sent = self._sent.get(number)
+            if sent is not None and sent.on_output is not None:
+                sent.on_output(content)
+        elif kind == "statistics_reply":
+            asked = self._asked.pop(number, None)
+            if asked is not None and not asked.done():
+                asked.set_result(content)
+        elif kind == "kernel_info_reply":
+            self._on_answered()
+
+    def running(self) -> tuple[RunningExecution, ...]:
+        """What was begun and not answered, for a death certificate."""
+        begun, now = self._progress.begun, self._loop.time()
+        return tuple(
+            RunningExecution(
+                id=sent.id,
+                sha256=sha256(sent.code.encode("utf-8", "surrogatepass")).hexdigest(),
+                running_s=round(now - sent.sent_at, 6),
+            )
+            for sent in self._sent.values()
+            if sent.ticket <= begun
+        )
+
+    async def statistics(self) -> bytes:
+        """What it has done and holds, as JSON; asked of the kernel itself."""
+        answer = self._loop.create_future()
+        self._asked[self._link.statistics()] = answer
+        return bytes(await answer)
+
+    def end(self, death: Death) -> None:
+        """The incarnation is over: whatever it has not answered in a moment is lost."""
+        if self._sent:
+            self._loop.call_later(LAST_WORDS_S, self._close, death)
+        else:
+            self._close(death)
+
+    def _close(self, death: Death) -> None:
+        begun = self._progress.begun
+        self._link.close()
+        self._progress.close()
+        lost, self._sent = self._sent, {}
+        self.load = 0
+        for sent in lost.values():
+            if not sent.answer.done():
+                sent.answer.set_exception(Lost(death, had_begun=sent.ticket <= begun))
+        for asked in self._asked.values():
+            asked.cancel()

@@ -1,0 +1,147 @@
+"""The controller's one connection to a kernel: a DEALER on its shell channel.
+
+ZeroMQ's descriptor is edge-triggered: after every send, what may have arrived meanwhile has to be asked for, or the
+next edge never comes.
+"""
+
+import asyncio
+import resource
+from collections.abc import Callable
+from hashlib import sha256
+from hmac import compare_digest
+from secrets import token_hex
+from typing import Final
+
+import msgspec
+import zmq
+
+from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.transport import is_readable, receive, send
+from llmspell_kernel.wire.jupyter import DELIMITER, Encoder, Header, Signer
+
+MAX_SOCKETS: Final = 100_000
+"""ZeroMQ's own default ends at 341 kernels."""
+
+AT_ONCE: Final = 64
+"""Messages read from one kernel before the others get their turn."""
+
+DESCRIPTORS_PER_LINK: Final = 2
+"""What one connection takes of RLIMIT_NOFILE."""
+
+_decode_header = msgspec.json.Decoder(Header).decode
+_DATE: Final = b"1970-01-01T00:00:00.000000Z"
+"""Kernels do not read the dates of requests, and nobody else sees these."""
+
+
+class RunContent(msgspec.Struct, frozen=True, gc=False):
+    """What a run_request asks (see `llmspell_kernel.jupyter.runs`)."""
+
+    code: str
+    ticket: int
+    timeout_s: float
+    stream: bool
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def make_context() -> "zmq.Context[zmq.Socket[bytes]]":
+    """The context of all links; to be made before the first of them."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+    context.linger = 0
+    return context
+
+
+def raise_descriptor_limit() -> int:
+    """Raise RLIMIT_NOFILE to the hard limit; returns it."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class Link:
+    """One connection. `on_message` hears (kind, number of the request that it belongs to, content)."""
+
+    __slots__ = ("_encoder", "_loop", "_on_message", "_scheduled", "_session", "_sign", "_socket", "count")
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        connection: ConnectionInfo,
+        loop: asyncio.AbstractEventLoop,
+        on_message: Callable[[str, int, bytes], None],
+    ) -> None:
+        signer = Signer(connection.key.encode())
+        self._sign = signer.sign
+        # The same after a restart of the controller, so that answers on their way arrive (ROUTER_HANDOVER).
+        self._session = "fleet-" + sha256(f"llmspell fleet {connection.key}".encode()).hexdigest()[:16]
+        routing_id = self._session.encode()
+        # Not the same: answers to an earlier controller must not be taken for ours.
+        self._session += f"-{token_hex(4)}"
+        self._encoder = Encoder(signer, session=self._session, username="llmspell-fleet")
+        self._loop = loop
+        self._on_message = on_message
+        self._scheduled = False
+        self.count = 0
+        """How many requests were sent; the last one's number."""
+        socket = self._socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1 if connection.transport == "ipc" else 100)
+        socket.connect(connection.endpoint("shell"))
+        loop.add_reader(socket.FD, self._readable)
+
+    def hello(self) -> int:
+        """Ask for kernel_info; returns the request's number."""
+        return self._send("kernel_info_request", b"{}")
+
+    def run(self, content: RunContent) -> int:
+        """Ask for an execution; returns the request's number."""
+        return self._send("run_request", _encode(content))
+
+    def _send(self, kind: str, content: bytes) -> int:
+        frames = self._encoder.encode(kind, content, date=_DATE)
+        send(self._socket, frames)
+        self.count += 1
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._readable)
+        return self.count
+
+    def _readable(self) -> None:
+        self._scheduled = False
+        for _ in range(AT_ONCE):
+            # Asked each time: what was heard may have closed it.
+            if self._socket.closed or not is_readable(self._socket):
+                return
+            frames, _descriptor = receive(self._socket)
+            self._hear(frames)
+        self._scheduled = True
+        self._loop.call_soon(self._readable)
+
+    def _hear(self, frames: list[bytes]) -> None:
+        if len(frames) < 6 or frames[0] != DELIMITER:
+            return
+        _, signature, header, parent, metadata, content = frames[:6]
+        if not compare_digest(signature, self._sign(header, parent, metadata, content)):
+            return
+        try:
+            kind = _decode_header(header).msg_type
+            asked = _decode_header(parent).msg_id
+        except msgspec.DecodeError:
+            return
+        session, _, number = asked.rpartition("_")
+        if session == self._session and number.isdecimal():
+            self._on_message(kind, int(number), content)
+
+    def statistics(self) -> int:
+        """Ask for statistics; returns the request's number."""
+        return self._send("statistics_request", b"{}")
+
+    def close(self) -> None:
+        """Hear no more."""
+        if not self._socket.closed:
+            self._loop.remove_reader(self._socket.FD)
+            self._socket.close(0)

@@ -1,0 +1,62 @@
+"""Processes by number and start time, and why one ended, asked of the system."""
+
+import fcntl
+import os
+import select
+import struct
+from typing import Final
+
+from llmspell_fleet.spawner.spawner import Process
+from llmspell_kernel.pidfile import process_start_time
+
+_PIDFD_GET_INFO: Final = 0xC040FF0B
+"""_IOWR(0xFF, 11, struct pidfd_info) of linux/pidfd.h, since Linux 6.13; exit codes since 6.15."""
+
+_INFO: Final = struct.Struct("=QQ11Ii")
+_INFO_EXIT: Final = 1 << 3
+
+
+def find_process(pid: int, start_time: int) -> Process | None:
+    """The process with this number and start time, held by a pidfd; None when it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    # Asked while the pidfd holds the number: nobody else can have it now.
+    if process_start_time(pid) != start_time:
+        os.close(pidfd)
+        return None
+    return Process(pid, start_time, pidfd)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended, reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that has ended: reaped here if it is our child, else asked of the system.
+
+    None when nobody can say (yet): its parent has not reaped it, or the system is older than Linux 6.15.
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return _told_exit_status(pidfd)
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status << 8
+    return int(result.si_status) | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def _told_exit_status(pidfd: int) -> int | None:
+    info = bytearray(_INFO.pack(_INFO_EXIT, 0, *[0] * 11, 0))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    fields = _INFO.unpack(info)
+    return int(fields[-1]) if fields[0] & _INFO_EXIT else None

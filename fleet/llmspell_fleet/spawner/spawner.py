@@ -1,0 +1,75 @@
+"""What starts kernels' processes, and what it tells of them. One contract suite holds for every spawner."""
+
+from typing import Protocol
+
+import msgspec
+
+from llmspell_fleet.model.ids import KernelId
+from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.zygote.protocol import StartKernel
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process that was started."""
+
+    pid: int
+    start_time: int
+    """In clock ticks since boot: with the pid it names the process for ever."""
+    pidfd: int
+    """Readable once it has ended. Whoever gets a Process owns this descriptor."""
+
+
+class SpawnerListener(Protocol):
+    """Hears what becomes of what was started, on the event loop.
+
+    In the order in which it happened, but `serving` may come before `started`: they take different roads.
+    """
+
+    def started(self, kernel: KernelId, process: Process) -> None:
+        """There is a process."""
+        ...
+
+    def start_failed(self, kernel: KernelId, reason: str) -> None:
+        """There is none, and there will be none for this request."""
+        ...
+
+    def serving(self, kernel: KernelId, pid: int, connection: ConnectionInfo) -> None:
+        """It answers on its sockets."""
+        ...
+
+    def refused(self, kernel: KernelId, pid: int, reason: str) -> None:
+        """It cannot serve, says why, and ends."""
+        ...
+
+    def exited(self, pid: int, status: int) -> None:
+        """It ended, and was reaped; `status` is as from waitpid(2)."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """The spawner's own helper died; a new one is on its way. Kernels live on."""
+        ...
+
+
+class Spawner(Protocol):
+    """Starts processes for kernels. Belongs to the event loop."""
+
+    @property
+    def pid(self) -> int | None:
+        """The helper process's, where there is one."""
+        ...
+
+    async def open(self, listener: SpawnerListener) -> None:
+        """Get ready. RefusedError says what is missing."""
+        ...
+
+    def start(self, request: StartKernel) -> None:
+        """Start a process for a kernel; the listener hears `started` or `start_failed`, once, and then the rest."""
+        ...
+
+    def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:
+        """The process that an earlier controller started, if it still runs. Its end is told by its pidfd alone."""
+        ...
+
+    async def close(self) -> None:
+        """Start nothing more, and end the helper. Kernels live on."""
+        ...

@@ -1,0 +1,91 @@
+"""Each kernel in a fresh interpreter: slower and larger than a fork, with an address layout of its own."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.spawner.processes import exit_status, find_process
+from llmspell_fleet.spawner.reports import Reports
+from llmspell_fleet.spawner.spawner import Process, SpawnerListener
+from llmspell_kernel.pidfile import process_start_time
+from llmspell_kernel.zygote.protocol import StartKernel, encode
+
+
+class SubprocessSpawner:
+    """Starts kernels with `python -m llmspell_kernel.zygote --start`."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        self._environ = environ
+        self._loop: asyncio.AbstractEventLoop
+        self._listener: SpawnerListener
+        self._reports: Reports
+        self._children: dict[int, int] = {}
+        """A pidfd of our own by pid: the listener closes its when it likes."""
+
+    @property
+    def pid(self) -> int | None:
+        """There is no helper."""
+        return None
+
+    async def open(self, listener: SpawnerListener) -> None:
+        """Get ready."""
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._reports = Reports(self._loop, listener)
+
+    def start(self, request: StartKernel) -> None:
+        """Start an interpreter."""
+        self._loop.call_soon(self._start, request)
+
+    def _start(self, request: StartKernel) -> None:
+        kernel = KernelId(request.kernel_id)
+        description = os.memfd_create("llmspell-start", os.MFD_CLOEXEC)
+        writer = self._reports.writer
+        try:
+            os.write(description, encode(request))
+            os.lseek(description, 0, os.SEEK_SET)
+            child = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "llmspell_kernel.zygote"),
+                    *("--start", str(description), "--report", str(writer.fileno())),
+                ],
+                pass_fds=(description, writer.fileno()),
+                env=self._environ,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+            )
+        except OSError as fault:
+            self._listener.start_failed(kernel, f"{fault.strerror or fault}")
+            return
+        finally:
+            os.close(description)
+        # It cannot be reaped before we ask for it, so that the number is its own until then.
+        start_time = process_start_time(child.pid) or 0
+        own = self._children[child.pid] = os.pidfd_open(child.pid)
+        self._loop.add_reader(own, self._ended, child, own)
+        self._listener.started(kernel, Process(child.pid, start_time, os.pidfd_open(child.pid)))
+
+    def _ended(self, child: "subprocess.Popen[bytes]", pidfd: int) -> None:
+        status = exit_status(pidfd)
+        if status is None:
+            return
+        child.returncode = os.waitstatus_to_exitcode(status)
+        self._forget(child.pid)
+        self._listener.exited(child.pid, status)
+
+    def _forget(self, pid: int) -> None:
+        pidfd = self._children.pop(pid)
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+    def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:  # noqa: ARG002
+        """A kernel of an earlier controller."""
+        return find_process(pid, start_time)
+
+    async def close(self) -> None:
+        """Start nothing more."""
+        for pid in list(self._children):
+            self._forget(pid)
+        self._reports.close()

@@ -1,0 +1,87 @@
+"""What is stored besides the model's own records."""
+
+from typing import Literal
+
+import msgspec
+
+from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.kernel import Kernel
+from llmspell_fleet.model.tenant import TenantSpec
+
+TokenKind = Literal["admin", "viewer", "tenant"]
+ExecutionStatus = Literal["pending", "done", "failed"]
+
+
+class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant with what is known of it besides what it should have."""
+
+    spec: TenantSpec
+    created_at: str
+    """ISO 8601 in UTC, as every `_at` here."""
+    is_configured: bool = False
+    """Whether the configuration declares it, rather than a client."""
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, as its hash."""
+
+    sha256: str
+    """Of the token, in hexadecimal."""
+    kind: TokenKind
+    tenant: TenantId | None
+    created_at: str
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel lent to a ZeroMQ client."""
+
+    id: str
+    tenant: TenantId
+    session: str
+    kernel_id: KernelId
+    expires_at: str
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution whose one outcome is recorded."""
+
+    id: str
+    tenant: TenantId
+    key: str | None
+    """The Idempotency-Key, unique for the tenant; None = it had none, and is only fetched later."""
+    sha256: str
+    """Of the request's body, in hexadecimal."""
+    created_at: str
+    status: ExecutionStatus = "pending"
+    finished_at: str | None = None
+    http_status: int | None = None
+    outcome: bytes | None = None
+    """The body that was, or would have been, answered."""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The execution is the first of its key, and recorded: run it, once."""
+
+    id: str
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution came to."""
+
+    id: str
+    status: ExecutionStatus
+    http_status: int
+    outcome: bytes
+    finished_at: str
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a controller starts from."""
+
+    tenants: list[TenantRecord]
+    kernels: list[Kernel]
+    """Without pids and monotonic times when the machine was started anew since."""
+    tokens: list[TokenRecord]
+    leases: list[Lease]
+    next_event_seq: int
+    """Above every number that was given out before, by one unless the last controller was killed."""

@@ -1,0 +1,35 @@
+"""`python -m llmspell_kernel.zygote`: started by a supervisor, with descriptors that it inherits. Not for people.
+
+--control FD --report FD   a zygote: serves requests on one socket, its kernels report on the other
+--start FD --report FD     one kernel in a fresh interpreter: FD holds the request
+"""
+
+import os
+import socket
+import sys
+
+from llmspell_kernel.__main__ import _import_msgspec
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the arguments say; returns the exit code."""
+    _import_msgspec()
+    match arguments:
+        case ["--control", control, "--report", report]:
+            from llmspell_kernel.zygote.server import Zygote
+
+            Zygote(socket.socket(fileno=int(control)), socket.socket(fileno=int(report))).run()
+            return 0
+        case ["--start", start, "--report", report]:
+            from llmspell_kernel.zygote.child import become_kernel
+            from llmspell_kernel.zygote.protocol import decode_request
+
+            with os.fdopen(int(start), "rb") as request:
+                decoded = decode_request(request.read())
+            become_kernel(decoded, socket.socket(fileno=int(report)))
+    sys.stderr.write(f"expected a supervisor's arguments, found {arguments}: people use `llmspell fleet up`\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""The life of a kernel that a supervisor started: give up what it must not have, serve, say so once."""
+
+import os
+import socket
+import sys
+from typing import NoReturn
+
+import msgspec
+
+from llmspell_kernel.app import serve
+from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.errors import LlmspellError
+from llmspell_kernel.options import LogOptions, ServeOptions
+from llmspell_kernel.runtime.prepared import Prepared
+from llmspell_kernel.zygote.confine import confine
+from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Refused, Serving, StartKernel, encode
+
+
+def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared | None = None) -> NoReturn:
+    """Serve one kernel and end the process. Nothing of the parent's is cleaned up: it is still the parent's."""
+    code = 1
+    try:
+        confine(start.confinement, output=start.output, keep=(report.fileno(),))
+        code = serve(_options(start, report), prepared=prepared)
+    except LlmspellError as fault:
+        _refuse(start, report, str(fault))
+        code = fault.exit_code
+    except OSError as fault:
+        _refuse(start, report, f"{fault.strerror}{f': {fault.filename}' if fault.filename else ''}")
+    except BaseException:  # noqa: BLE001
+        # The process's boundary: a fault of ours is told by its traceback in the kernel's log, and by the code.
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _options(start: StartKernel, report: socket.socket) -> ServeOptions:
+    def on_ready(connection: ConnectionInfo) -> None:
+        report.send(encode(Serving(start.kernel_id, os.getpid(), connection)))
+        report.close()
+
+    return ServeOptions(
+        kernel_id=start.kernel_id,
+        name=start.name,
+        transport=start.transport,
+        ports=start.ports,
+        key=start.key,
+        limits=start.limits,
+        pid_file=start.pid_file,
+        progress_file=start.progress_file,
+        is_supervised=True,
+        log=LogOptions(level=start.log_level),
+        on_ready=on_ready,
+    )
+
+
+def _refuse(start: StartKernel, report: socket.socket, reason: str) -> None:
+    sys.stderr.write(f"llmspell kernel: {reason}\n")
+    refused = Refused(start.kernel_id, os.getpid(), reason[: LONGEST_PACKET // 2])
+    try:
+        report.send(encode(refused))
+    except (OSError, msgspec.MsgspecError):
+        return  # the supervisor is gone; the exit code says it too

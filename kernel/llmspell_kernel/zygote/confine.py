@@ -1,0 +1,81 @@
+"""What a kernel's process gives up, and gets in exchange for its parent's, before it makes a thread or a socket.
+
+The order is DESIGN's: session, limits, then the rest. `app` adds umask, core size and no_new_privs for every kernel.
+"""
+
+import os
+import resource
+import signal
+
+from llmspell_kernel.zygote.protocol import Confinement
+
+KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TZ")
+"""What a kernel is told of its supervisor's environment, besides `LLMSPELL_…`. Scripts see none of it."""
+
+HEADROOM_BYTES = 192 * 1024 * 1024
+"""Beyond Lua's heap: the stacks of its threads, messages on their way, what showing a value takes."""
+
+
+def kernel_environment(environ: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
+    """The environment of zygotes and kernels: by name, nothing else (no LD_…, PYTHON…, LUA_…)."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in KEPT_ENVIRONMENT or (name.startswith("LLMSPELL_") and name.endswith("_DIR"))
+    }
+
+
+def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> None:
+    """Make this process a kernel's. `keep` are the descriptors that stay open besides the standard three."""
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
+    os.setsid()
+    _set_stdio(output)
+    _close_all_but(keep)
+    os.chdir("/")
+    if confinement.level == "none":
+        return
+    _limit(resource.RLIMIT_NOFILE, confinement.files)
+    _limit(resource.RLIMIT_NPROC, confinement.processes)
+    _limit(resource.RLIMIT_FSIZE, confinement.file_bytes)
+    if confinement.memory_bytes:
+        _limit(resource.RLIMIT_DATA, _data_bytes() + confinement.memory_bytes + HEADROOM_BYTES)
+
+
+def _set_stdio(output: str) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    # Read-write: a FIFO whose reader is gone then neither ends nor refuses us, and the supervisor may come back.
+    # Non-blocking: when nobody reads, lines are dropped, and the script goes on.
+    target = os.open(output, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW) if output else null
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+
+
+def _close_all_but(keep: tuple[int, ...]) -> None:
+    start = 3
+    for descriptor in sorted(keep):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX") if start < 3 else _end_of_descriptors())
+
+
+def _end_of_descriptors() -> int:
+    return 1 + max(int(name) for name in os.listdir("/proc/self/fd"))
+
+
+def _limit(which: int, value: int) -> None:
+    if not value:
+        return
+    _soft, hard = resource.getrlimit(which)
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (bound, bound))
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts now (VmData, without the stack)."""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"VmData:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,112 @@
+"""What a supervisor and a zygote say to each other: one msgpack message per packet, descriptors beside it.
+
+`control` is a SOCK_SEQPACKET pair between the supervisor and the zygote. `report` is another one: its writing end is
+inherited by every kernel, which says once whether it serves, and closes it before any script runs.
+"""
+
+import array
+import socket
+from typing import Literal
+
+import msgspec
+
+from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.limits import KernelLimits
+
+LONGEST_PACKET = 128 * 1024
+
+
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """What a kernel's process gives up before it serves."""
+
+    level: Literal["none", "process"] = "process"
+    memory_bytes: int = 0
+    """RLIMIT_DATA on top of what the process holds when it begins; 0 = none."""
+    files: int = 0
+    """RLIMIT_NOFILE; 0 = as it is."""
+    processes: int = 0
+    """RLIMIT_NPROC; 0 = as it is. Counts the user's processes, and does not bind root."""
+    file_bytes: int = 0
+    """RLIMIT_FSIZE; 0 = as it is."""
+
+
+class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """Fork a kernel."""
+
+    ticket: int
+    """Comes back in `Started` or `StartFailed`."""
+    kernel_id: str
+    name: str = ""
+    transport: Literal["tcp", "ipc"] = "ipc"
+    ports: tuple[int, int, int, int, int] | None = None
+    key: str | None = None
+    """None = the kernel makes one; a later incarnation is given its predecessor's, so that clients find it again."""
+    limits: KernelLimits = KernelLimits()
+    confinement: Confinement = Confinement()
+    pid_file: str | None = None
+    output: str = ""
+    """The FIFO that is its standard output and error; "" = /dev/null."""
+    progress_file: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """A process was made; its pidfd comes with this message."""
+
+    ticket: int
+    pid: int
+    start_time: int
+
+
+class StartFailed(msgspec.Struct, frozen=True, tag="start_failed"):
+    """There is no process."""
+
+    ticket: int
+    reason: str
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited"):
+    """A kernel's process has ended and was reaped; `status` is as from waitpid(2)."""
+
+    pid: int
+    status: int
+
+
+class Serving(msgspec.Struct, frozen=True, tag="serving"):
+    """A kernel answers on its sockets."""
+
+    kernel_id: str
+    pid: int
+    connection: ConnectionInfo
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """A kernel cannot serve, and ends."""
+
+    kernel_id: str
+    pid: int
+    reason: str
+
+
+Reply = Started | StartFailed | Exited
+Report = Serving | Refused
+
+encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(StartKernel).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode
+decode_report = msgspec.msgpack.Decoder(Report).decode
+
+
+def send_with_descriptor(control: socket.socket, packet: bytes, descriptor: int) -> None:
+    """Send `packet` with a copy of `descriptor`."""
+    control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+
+
+def receive_with_descriptors(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and the descriptors that came with it, close-on-exec; b"" when the other end has gone."""
+    packet, ancillary, _flags, _address = control.recvmsg(LONGEST_PACKET, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data)
+    return packet, list(descriptors)

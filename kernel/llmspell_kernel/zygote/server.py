@@ -1,0 +1,99 @@
+"""The zygote: imports everything a kernel may need, and forks.
+
+**Threads.** None but the main one, and no ZeroMQ context, event loop or descriptor of a kernel's before a fork: a
+child would inherit them without what drives them.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+
+from llmspell_kernel import pidfile
+from llmspell_kernel.runtime.prepared import Prepared
+from llmspell_kernel.zygote.child import become_kernel
+from llmspell_kernel.zygote.protocol import (
+    Exited,
+    Started,
+    StartFailed,
+    StartKernel,
+    decode_request,
+    encode,
+    receive_with_descriptors,
+    send_with_descriptor,
+)
+
+
+class Zygote:
+    """Forks on request, and reports the ends of what it forked."""
+
+    def __init__(self, control: socket.socket, report: socket.socket) -> None:
+        self._control = control
+        self._report = report
+        self._prepared = Prepared()
+        self._children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        # The supervisor's signals come as messages or not at all: Ctrl-C at a terminal reaches the whole session.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        _preload()
+        # What lives now lives for ever; a collection in a child would only copy its pages.
+        gc.collect()
+        gc.freeze()
+
+    def run(self) -> None:
+        """Serve until the supervisor has gone. Its kernels live on."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._children, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._children in ready:
+                os.read(self._children, 4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                packet, _none = receive_with_descriptors(self._control)
+                if not packet:
+                    return
+                self._start(decode_request(packet))
+
+    def _start(self, start: StartKernel) -> None:
+        try:
+            pid = os.fork()
+        except OSError as fault:
+            self._control.send(encode(StartFailed(start.ticket, f"fork: {fault.strerror}")))
+            return
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            become_kernel(start, self._report, self._prepared)
+        # Not reaped yet, whatever it did since: the number is still this child's.
+        descriptor = os.pidfd_open(pid)
+        started = Started(start.ticket, pid, pidfile.process_start_time(pid) or 0)
+        send_with_descriptor(self._control, encode(started), descriptor)
+        os.close(descriptor)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self._control.send(encode(Exited(pid, status)))
+
+
+def _preload() -> None:
+    """Import what a kernel imports only when it is needed: once, here, instead of in every child."""
+    import llmspell_kernel.analysis
+    import llmspell_kernel.config
+    import llmspell_kernel.daemon.logs
+    import llmspell_kernel.runtime.checker
+    import llmspell_kernel.runtime.modules  # noqa: F401
+    from llmspell_kernel.jupyter.requests import kernel_info
+    from llmspell_kernel.wire.jupyter import Signer
+
+    kernel_info()
+    Signer(b"warm").sign(b"", b"", b"", b"")

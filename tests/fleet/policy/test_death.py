@@ -1,0 +1,53 @@
+"""What a wait status says."""
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmspell_fleet.model.kernel import Cause
+from llmspell_fleet.policy.death import Ended, how_it_ended
+from llmspell_kernel.options import Ending
+
+
+def exit_status(code: int) -> int:
+    return code << 8
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "cause", "exit_code", "number"),
+    [
+        ("it left", exit_status(0), "exited", 0, None),
+        ("it left with a failure", exit_status(1), "exited", 1, None),
+        ("it was killed", int(signal.SIGKILL), "signal", None, 9),
+        ("it fell, and left a core", int(signal.SIGSEGV) | 0x80, "signal", None, 11),
+        ("nobody saw it", None, "unknown", None, None),
+    ],
+)
+def test_a_status_is_explained(
+    case: str, status: int | None, cause: Cause, exit_code: int | None, number: int | None
+) -> None:
+    ended = how_it_ended(status)
+
+    assert (ended.cause, ended.exit_code, ended.signal) == (cause, exit_code, number), case
+
+
+def test_every_ending_of_a_kernel_is_understood() -> None:
+    causes = {ending: how_it_ended(exit_status(ending)).cause for ending in Ending}
+
+    assert causes == {
+        Ending.DONE: "exited",
+        Ending.IDLE: "culled",
+        Ending.RESTART: "restarted",
+        Ending.STUCK: "stuck",
+        Ending.FAULT: "fault",
+    }
+
+
+@given(status=st.integers(0, 0xFFFF))
+def test_any_status_has_a_cause(status: int) -> None:
+    ended = how_it_ended(status)
+
+    assert isinstance(ended, Ended)
+    assert (ended.exit_code is None) != (ended.signal is None)

@@ -7,6 +7,7 @@ import pytest
 
 from support.commands import Commands
 from support.homes import Home, new_home
+from support.kernels import short_folder
 from support.served_fleet import ServedFleet, served_fleet
 
 
@@ -23,10 +24,20 @@ def served() -> Iterator[ServedFleet]:
 
 
 @pytest.fixture
-def llmspell(
-    served: ServedFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Commands:
+def folder() -> Iterator[Path]:
+    """A folder for unix sockets, whose paths have to be short."""
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def directories(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the files of this process's commands are; a command sets these variables, and this undoes it."""
     for name in ("RUNTIME", "STATE", "LOG"):
-        # The command sets these, and this undoes it.
-        monkeypatch.setenv(f"LLMSPELL_{name}_DIR", str(tmp_path / name.lower()))
-    return Commands(served, tmp_path, capsys)
+        monkeypatch.setenv(f"LLMSPELL_{name}_DIR", str(folder / name.lower()))
+    return folder
+
+
+@pytest.fixture
+def llmspell(served: ServedFleet, directories: Path, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(served, directories, capsys)

@@ -41,16 +41,13 @@ def test_programs_read_the_health_document(llmspell: Commands) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("status", "code"), [("degraded", 0), ("unhealthy", 1)])
-def test_what_is_wrong_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, status: str, code: int
-) -> None:
-    monkeypatch.setenv("LLMSPELL_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "token").write_text("secret")
+def test_what_is_wrong_is_said(directories: Path, capsys: pytest.CaptureFixture[str], status: str, code: int) -> None:
+    (directories / "token").write_text("secret")
     checks = {"discovery": {"status": status, "detail": "nobody answers"}, "store": {"status": "healthy"}}
-    with scripted_server(str(tmp_path / "s")) as server:
+    with scripted_server(str(directories / "s")) as server:
         server.answers(Reply({**HEALTH, "status": status, "checks": checks}, 503 if code else 200))
 
-        done = end(capsys, "fleet", "status", "--url", server.url, "--token-file", str(tmp_path / "token"))
+        done = end(capsys, "fleet", "status", "--url", server.url, "--token-file", str(directories / "token"))
 
     assert done.code == code
     assert f"status       {status}\n" in done.out
@@ -60,15 +57,11 @@ def test_what_is_wrong_is_said(
 
 @pytest.mark.integration
 @pytest.mark.parametrize("command", [["fleet", "status"], ["fleet", "list"], ["fleet", "events"], ["tenant", "list"]])
-def test_where_no_fleet_runs_it_is_3(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
-) -> None:
-    monkeypatch.setenv("LLMSPELL_RUNTIME_DIR", str(tmp_path))
-
+def test_where_no_fleet_runs_it_is_3(directories: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     done = end(capsys, *command)
 
     assert done.code == 3
-    assert f"no fleet is running in {tmp_path}: start one with `llmspell fleet up`" in done.err
+    assert f"no fleet is running in {directories / 'runtime'}: start one with `llmspell fleet up`" in done.err
 
 
 @pytest.mark.integration

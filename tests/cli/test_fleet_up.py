@@ -172,7 +172,7 @@ def test_the_configuration_may_say_that_it_is_a_daemon(home: Home) -> None:
     ("case", "text", "code", "message"),
     [
         ("no TOML", "[fleet", 2, "fleet.toml"),
-        ("a misspelling", "[fleet]\nprot = 1\n", 2, "did you mean"),
+        ("a misspelling", "[fleet]\nprot = 1\n", 2, "the nearest is port"),
         ("a wrong type", "[fleet]\nport = 'x'\n", 2, "port"),
         ("not built yet", '[multi_tenant]\nisolation_level = "strict"\n', 4, "--allow-weaker-isolation"),
     ],

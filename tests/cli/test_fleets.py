@@ -15,13 +15,12 @@ _NAMES = ("RUNTIME_DIR", "STATE_DIR", "LOG_DIR", "URL", "TOKEN_FILE")
 
 
 @pytest.fixture(autouse=True)
-def directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     for name in _NAMES:
         monkeypatch.setenv(f"LLMSPELL_{name}", "")
     monkeypatch.setenv("LLMSPELL_RUNTIME_DIR", "/r")
     monkeypatch.setenv("LLMSPELL_STATE_DIR", "/s")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.chdir(folder)
 
 
 def _meant(*arguments: str) -> Where:
@@ -47,12 +46,12 @@ def test_the_environment_says_where_the_fleet_is(monkeypatch: pytest.MonkeyPatch
     assert (where.url, where.token_file, where.named) == ("http://localhost:1", "/t", frozenset())
 
 
-def test_options_come_before_the_environment_and_reach_child_processes(directories: Path) -> None:
+def test_options_come_before_the_environment_and_reach_child_processes(folder: Path) -> None:
     where = _meant("--runtime-dir", "run", "--log-dir", "/l", "--url", "unix:/x", "--token-file", "token")
 
-    assert where.paths.runtime == str(directories / "run") == os.environ["LLMSPELL_RUNTIME_DIR"]
+    assert where.paths.runtime == str(folder / "run") == os.environ["LLMSPELL_RUNTIME_DIR"]
     assert (where.paths.state, where.paths.logs) == ("/s", "/l")
-    assert (where.url, where.token_file) == ("unix:/x", str(directories / "token"))
+    assert (where.url, where.token_file) == ("unix:/x", str(folder / "token"))
     assert where.named == {"runtime", "log", "url"}
 
 
@@ -79,8 +78,8 @@ _FIRST, _SECOND = "aaaa0000-0000-4000-8000-000000000000", "aaaa1111-0000-4000-80
     ("text", "expected"),
     [(_FIRST, _FIRST), (_FIRST.upper(), _FIRST), ("aaaa1", _SECOND), (_SECOND[:12], _SECOND), ("worker", _SECOND)],
 )
-def test_a_kernel_is_found_by_id_beginning_and_name(directories: Path, text: str, expected: str) -> None:
-    with scripted_server(str(directories / "s")) as server:
+def test_a_kernel_is_found_by_id_beginning_and_name(folder: Path, text: str, expected: str) -> None:
+    with scripted_server(str(folder / "s")) as server:
         server.answers(Reply({"items": [_kernel(_FIRST), _kernel(_SECOND, "worker")]}))
 
         assert find_kernel(FleetClient(server.url, "t"), text).id == expected
@@ -97,10 +96,10 @@ def test_a_kernel_is_found_by_id_beginning_and_name(directories: Path, text: str
     ],
 )
 def test_what_means_no_kernel_or_several_says_so(
-    directories: Path, case: str, text: str, error: type[LlmspellError], message: str
+    folder: Path, case: str, text: str, error: type[LlmspellError], message: str
 ) -> None:
     name = "twin" if text == "twin" else ""
-    with scripted_server(str(directories / "s")) as server:
+    with scripted_server(str(folder / "s")) as server:
         server.answers(Reply({"items": [_kernel(_FIRST, name), _kernel(_SECOND, name)]}))
 
         with pytest.raises(error, match=message):

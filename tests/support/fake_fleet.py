@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from llmspell_fleet.model.views import (
     Usage,
 )
 from llmspell_fleet.problems import problem_of
+from support.homes import DEADLINE_S
 
 AT = "2025-01-01T00:00:00.000000Z"
 TOKENS = {"admin": "admin-token", "viewer": "viewer-token", "tenant": "acme-token", "other tenant": "globex-token"}
@@ -83,6 +85,7 @@ class FakeFleet:
     status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
     may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
     """Lets code "wait" end."""
+    begun: list[str] = field(default_factory=list)
     executed: list[str] = field(default_factory=list)
     streams: int = 0
     """Iterators that are open."""
@@ -237,6 +240,7 @@ class FakeFleet:
     async def _run(self, tenant: TenantId, request: ExecuteRequest) -> ExecuteView:
         kernel = self.tenant(tenant).kernels[0]
         word, _, rest = request.code.partition(" ")
+        self.begun.append(request.code)
         if word == "wait":
             await self.may_go_on.wait()
         if word == "die":
@@ -378,7 +382,7 @@ class Site:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(sent)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 return await reader.read()
         finally:
             writer.close()
@@ -407,6 +411,14 @@ class Reply:
         assert document["type"].startswith("urn:llmspell:problem:")
         assert document["title"]
         return str(document["detail"])
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Return once `condition` holds, while the event loop goes on."""
+    give_up_at = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < give_up_at, f"not within {DEADLINE_S:g} s: {what}"
+        await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

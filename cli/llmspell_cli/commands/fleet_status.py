@@ -13,12 +13,9 @@ from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.views import HealthView, KernelView
 
 _COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
-_NO_KERNELS = ("tenants", "capacity")
-"""What is counted beside the kernels in each phase."""
-
-SHOWN_ID = 12
+_SHOWN_ID = 12
 """Characters of a kernel's id in tables; commands take any beginning that only one id has."""
-COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death")
+_COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death")
 
 _STATUS_EXAMPLES = """
 llmspell fleet status
@@ -45,7 +42,7 @@ def status(where: Where, output: str) -> int:
 
 def _show(health: HealthView, address: str) -> None:
     controller, zygote, counts = health.controller, health.zygote, health.counts
-    phases = [f"{count} {phase}" for phase, count in counts.items() if count and phase not in _NO_KERNELS]
+    phases = [f"{count} {name}" for name, count in counts.items() if count and name.isupper()]
     capacity = f" of at most {counts['capacity']}" if "capacity" in counts else ""
     lines = {
         "fleet": health.name,
@@ -93,14 +90,15 @@ def list_command(where: Where, tenant: str | None, output: str) -> int:
 
 
 def print_kernels(kernels: Sequence[KernelView]) -> None:
-    """Print a table of kernels."""
-    print_table(COLUMNS, [_cells(kernel) for kernel in kernels])
+    """Print a table of kernels, by tenant, name and id."""
+    in_order = sorted(kernels, key=lambda kernel: (kernel.tenant, kernel.name, kernel.id))
+    print_table(_COLUMNS, [_cells(kernel) for kernel in in_order])
 
 
 def _cells(kernel: KernelView) -> tuple[str, ...]:
     memory = kernel.usage.memory_bytes
     return (
-        kernel.id[:SHOWN_ID],
+        kernel.id[:_SHOWN_ID],
         kernel.name,
         kernel.tenant,
         kernel.phase,

@@ -81,8 +81,8 @@ class Guard:
         elif headers.get("Sec-Fetch-Site") == "cross-site":
             raise ForbiddenError("web pages of other sites may not ask here")
 
-    def authorise(self, access: Access, headers: Mapping[str, str]) -> Principal | None:
-        """Who is asking; None = anybody, on a route where that will do. UnauthorizedError, ForbiddenError."""
+    def identify(self, access: Access, headers: Mapping[str, str]) -> Principal | None:
+        """Who is asking; None = anybody, on a route where that will do. UnauthorizedError."""
         if access is Access.OPEN or (access is Access.WATCH and self._is_metrics_public):
             return None
         header = headers.get("Authorization")
@@ -94,11 +94,14 @@ class Guard:
         principal = self._principal_of(token) if token.isascii() and len(token) <= MAX_TOKEN else None
         if principal is None:
             raise UnauthorizedError("nobody has this token, or not any more")
-        if principal.kind not in access.value:
+        return principal
+
+    def permit(self, access: Access, principal: Principal | None) -> None:
+        """ForbiddenError when a token of this kind is not for this."""
+        if principal is not None and principal.kind not in access.value:
             raise ForbiddenError(
                 f"this needs a token of kind {' or '.join(sorted(access.value))}; this one's is {principal.kind}"
             )
-        return principal
 
     def _is_allowed_host(self, host: str) -> bool:
         lowered = host.lower()

@@ -70,9 +70,18 @@ class Call:
         """Whose things the caller may see; None = everybody's."""
         return self.principal.tenant if self.principal is not None else None
 
+    def check_tenant(self) -> None:
+        """NotFoundError for another tenant's id: whether there is one is not the caller's to know."""
+        owner = self.owner
+        if owner is not None and self.ids.get("tenant", owner) != owner:
+            raise _absent("tenant", self.ids["tenant"])
+
     def check_ids(self) -> None:
-        """NotFoundError for ids that nothing can have, and for another tenant's."""
+        """NotFoundError for ids that nothing can have."""
         for name, text in self.ids.items():
-            is_others = name == "tenant" and self.owner is not None and text != self.owner
-            if is_others or not IDS[name](text):
-                raise NotFoundError(f"there is no {name} {text[:100]!r}")
+            if not IDS[name](text):
+                raise _absent(name, text)
+
+
+def _absent(name: str, text: str) -> NotFoundError:
+    return NotFoundError(f"there is no {name} {text[:100]!r}")

@@ -33,6 +33,7 @@ details > div { padding: .2rem 1rem 1rem; border-top: 1px solid var(--line); }
 .method { font: 700 .78rem ui-monospace, monospace; min-width: 4rem; }
 .get { color: var(--get); } .post { color: var(--post); } .patch { color: var(--patch); }
 .delete { color: var(--delete); }
+td, code { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; margin: .3rem 0 .8rem; font-size: .93rem; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--dim); font-weight: 600; } h3 { font-size: .95rem; margin: 1rem 0 .1rem; }

@@ -36,6 +36,9 @@ _LOG: Final = logging.getLogger(__name__)
 BACKLOG: Final = 1024
 """Connections that the system keeps while we are busy."""
 
+LINGER_S: Final = 2.0
+"""How long the rest of a refused body is read and dropped, so that its client gets to read the refusal."""
+
 UNROUTED: Final = "unrouted"
 """What metrics call requests that no route took."""
 
@@ -131,7 +134,7 @@ class Front:
             loop=self._loop,
             max_connections=self._api.options.max_connections,
             keepalive_timeout=self._api.options.keepalive_s,
-            lingering_time=2.0,
+            lingering_time=min(LINGER_S, self._api.options.read_timeout_s),
             access_log=None,
             logger=_LOG,
             auto_decompress=False,
@@ -162,8 +165,10 @@ class Front:
             path, _, query = request.raw_path.partition("?")
             route, ids = self._table.find(request.method, path)
             label = route.path
-            principal = self.guard.authorise(route.access, request.headers)
+            principal = self.guard.identify(route.access, request.headers)
             call = Call(self._api, request, request_id, principal, ids)
+            call.check_tenant()
+            self.guard.permit(route.access, principal)
             call.check_ids()
             reply = await self._handle(call, route, query)
         except FleetError as error:

@@ -34,31 +34,32 @@ class Batch:
         self.finished: dict[str, Finished] = {}
 
     def __len__(self) -> int:
-        """How many rows wait."""
-        return len(self.kernels) + len(self.deaths) + len(self.events) + len(self.finished)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (
-            self.events
-            or self.kernels
-            or self.deaths
-            or self.finished
-            or self.leases
-            or self.tenants
-            or self.deleted_tenants
-            or self.tokens
+        """How many changes there are."""
+        return (
+            len(self.deleted_tenants)
+            + len(self.tenants)
+            + len(self.kernels)
+            + len(self.deaths)
+            + len(self.tokens)
+            + len(self.leases)
+            + len(self.events)
+            + len(self.finished)
         )
 
     def delete_tenant(self, tenant: TenantId, *, last_event: int) -> None:
         """Forget what waits for `tenant`, and note that it is to go with all that is stored of it."""
         self.deleted_tenants[tenant] = last_event
         self.tenants.pop(tenant, None)
-        self.kernels = {key: row for key, row in self.kernels.items() if row is None or row.spec.tenant != tenant}
-        self.deaths = {key: rows for key, rows in self.deaths.items() if rows[-1].tenant != tenant}
-        self.tokens = {key: row for key, row in self.tokens.items() if row is None or row.tenant != tenant}
-        self.leases = {key: row for key, row in self.leases.items() if row is None or row.tenant != tenant}
+        for kernel_id, kernel in self.kernels.items():
+            if kernel is not None and kernel.spec.tenant == tenant:
+                self.kernels[kernel_id] = None
+        self.deaths = {key: deaths for key, deaths in self.deaths.items() if deaths[-1].tenant != tenant}
+        for sha256, token in self.tokens.items():
+            if token is not None and token.tenant == tenant:
+                self.tokens[sha256] = None
+        for lease_id, lease in self.leases.items():
+            if lease is not None and lease.tenant == tenant:
+                self.leases[lease_id] = None
 
     def delete_kernel(self, kernel: KernelId) -> None:
         """Note that `kernel` is to go with its certificates."""

@@ -1,6 +1,7 @@
 """Opening the database: nothing is changed in a file before it is known to be ours, whole and of a known version."""
 
 import contextlib
+import math
 import os
 import sqlite3
 import stat
@@ -71,8 +72,9 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
 
 
 def _check_content(path: str) -> None:
-    """Read only: not even the write-ahead log of a damaged database is touched."""
-    with contextlib.closing(_connect(path, "ro")) as connection:
+    """Read only: not even the write-ahead log of a damaged database is touched, nor one made that is not there."""
+    mode = "ro" if os.path.exists(f"{path}-wal") else "ro&immutable=1"
+    with contextlib.closing(_connect(path, mode)) as connection:
         application_id = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         if application_id != APPLICATION_ID:
@@ -171,15 +173,16 @@ def explain(error: sqlite3.Error, path: str) -> str:
         return f"{WHAT} {path} is locked by another program: close what has it open, such as a sqlite3 shell"
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return f"{WHAT} {path} is damaged ({error}): {_DAMAGED_ADVICE.format(path=path)}"
-    if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _is_full(path)):
+    # SQLite calls it an I/O error when the index of the write-ahead log has no room; what is free is asked afterwards.
+    if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _free_bytes(path) < 256 * 1024):
         return f"{WHAT} {path} cannot grow: the disk is full. Free some space there"
-    return f"{WHAT} {path} cannot be read or written: {error} ({name or type(error).__name__}). Look at its disk"
+    kind = name or type(error).__name__
+    return f"{WHAT} {path} cannot be read or written: {error} ({kind}). Look at the disk that it is on"
 
 
-def _is_full(path: str) -> bool:
-    # SQLite calls it an I/O error when the index of the write-ahead log cannot grow, by 32 KiB at a time.
+def _free_bytes(path: str) -> float:
     try:
         status = os.statvfs(os.path.dirname(path) or ".")
     except OSError:
-        return False
-    return status.f_bavail * status.f_frsize < 32 * 1024
+        return math.inf
+    return status.f_bavail * status.f_frsize

@@ -87,8 +87,8 @@ class Store:
 
     @property
     def waiting(self) -> int:
-        """Changes that wait to be written."""
-        return len(self._inbox.waiting.batch) + self._writer.events
+        """How many changes are not committed yet."""
+        return len(self._inbox.waiting.batch) + self._writer.changes
 
     # --- at start
 

@@ -44,6 +44,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def changes(self) -> int:
+        """Taken and not committed yet, events among them."""
+        return len(self._batch)
+
     def finish(self, *, next_event: int) -> None:
         """End, after the inbox was closed; blocks. StoreError tells that something could not be written."""
         self._thread.join()
@@ -51,7 +56,7 @@ class Writer:
             self._database.close(next_event=next_event)
         except sqlite3.Error as error:
             raise StoreError(f"not everything was recorded: {explain(error, self._path)}") from error
-        if not self._batch.is_empty:
+        if self._batch:
             raise StoreError(f"not everything was recorded: {self.fault}")
 
     def _run(self) -> None:
@@ -65,10 +70,10 @@ class Writer:
         return None if self.fault is None else max(0.0, self._retry_at - time.monotonic())
 
     def _serve(self, waiting: Waiting) -> None:
-        if self._batch.is_empty:
-            self._batch = waiting.batch
-        else:
+        if self._batch:
             self._batch.merge(waiting.batch)
+        else:
+            self._batch = waiting.batch
         self.events = len(self._batch.events)
         answers: list[Answer]
         if self.fault is not None and not waiting.is_last and time.monotonic() < self._retry_at:
@@ -91,7 +96,7 @@ class Writer:
         try:
             if self.fault is not None:
                 self._database.probe()
-            if waiting.begins or not self._batch.is_empty:
+            if waiting.begins or self._batch:
                 begun = self._database.commit(self._batch, [execution for execution, _ in waiting.begins])
         except sqlite3.Error as error:
             self._fail(explain(error, self._path))

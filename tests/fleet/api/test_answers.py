@@ -22,7 +22,7 @@ async def test_other_methods_than_a_path_has_are_405_and_named(path: str) -> Non
 
             assert reply.status == 405
             assert set(reply.headers["Allow"].split(", ")) == has
-            assert set(reply.detail.rpartition("only ")[2].split(", ")) == has
+            assert method == "HEAD" or set(reply.detail.rpartition("only ")[2].split(", ")) == has
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ async def test_an_expectation_is_met() -> None:
     ("length", "expectation", "status"), [(12, b"miracles", b"417"), (99_999_999, b"100-continue", b"413")]
 )
 async def test_an_expectation_that_is_not_met(length: int, expectation: bytes, status: bytes) -> None:
-    async with serving() as site:
+    async with serving(read_timeout_s=0.3) as site:
         head = b"Content-Length: %d\r\nExpect: %b\r\n" % (length, expectation)
         answer = await site.raw(_request(b"", head, has_length=False))
 

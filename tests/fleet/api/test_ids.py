@@ -33,7 +33,6 @@ STRANGE = [
     "*",
     "'",
     "00000000-0000-0000-0000-00000000000G",
-    "00000000000000000000000000000000",
     "%7B00000000-0000-0000-0000-000000000000%7D",
     "~",
     "$",
@@ -47,8 +46,6 @@ async def test_an_id_that_nothing_can_have(strange: str) -> None:
             for parameter in route.parameters:
                 if parameter in {"execution", "lease"} and strange in {"Acme", "ACME", "_acme", "-acme", "a" * 64}:
                     continue  # these are opaque, and may look so
-                if parameter in {"execution", "lease"} and len(strange) == 32:
-                    continue
                 ids = {"tenant": "acme", "kernel": site.fleet.kernel_of("acme"), "execution": "e0", "lease": "l0"}
                 path = route.path.format(**ids | {parameter: strange})
                 answer = await site.raw(

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from support.fake_fleet import AT, serving
+from support.fake_fleet import AT, serving, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 
@@ -130,18 +130,12 @@ async def test_an_idempotency_key_gives_one_outcome(code: str, status: int) -> N
 async def test_a_client_that_goes_does_not_stop_what_it_had_executed() -> None:
     async with serving() as site:
         asking = asyncio.ensure_future(site.ask("POST", EXECUTE, json={"code": "wait"}))
-        other = site.ask("GET", "/livez")
-        await asyncio.sleep(0)
-        while not site.metrics.finished:
-            await other if asyncio.iscoroutine(other) else None
-            other = asyncio.sleep(0)
+        await until(lambda: site.fleet.begun, "the code began")
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         site.fleet.may_go_on.set()
-        async with asyncio.timeout(10):
-            while site.fleet.executed != ["wait"]:
-                await site.ask("GET", "/livez")
+        await until(lambda: site.fleet.executed == ["wait"], "the code ended")
 
 
 async def test_the_life_of_a_lease() -> None:

@@ -12,7 +12,7 @@ import pytest
 from llmspell_fleet.api.options import HttpOptions
 from llmspell_fleet.api.server import HttpServer, serve_http
 from llmspell_kernel.errors import RefusedError
-from support.fake_fleet import PRINCIPALS, TOKENS, FakeFleet, FakeMetrics, serving
+from support.fake_fleet import PRINCIPALS, TOKENS, FakeFleet, FakeMetrics, serving, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 
@@ -120,7 +120,7 @@ async def test_one_byte_at_a_time_is_no_way_around_it() -> None:
                 while not reading.done():
                     writer.write(b"X")
                     await writer.drain()
-                    await asyncio.sleep(0.02)
+                    await asyncio.wait({reading}, timeout=0.02)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await reading
@@ -146,7 +146,8 @@ async def test_a_connection_between_requests_is_kept_longer_than_a_head_may_take
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 ")
             await reader.readexactly(int(head.partition(b"Content-Length: ")[2].split()[0]))
-            await asyncio.sleep(0.5)
+            with pytest.raises(TimeoutError):  # not even an end comes
+                await asyncio.wait_for(reader.read(1), 0.5)
         writer.close()
         await writer.wait_closed()
 
@@ -178,9 +179,8 @@ async def test_an_answer_that_is_not_taken_is_given_up() -> None:
             b"POST /v1/tenants/acme/execute HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer admin-token\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
-        async with asyncio.timeout(20):
-            while site.fleet.executed == [] or len(site.server._front._server.connections) > 1:
-                await asyncio.sleep(0.02)
+        await until(lambda: site.fleet.executed, "the answer was begun")
+        await until(lambda: not site.server._front._server.connections, "the connection was given up")
         with contextlib.suppress(ConnectionError):
             assert len(await reader.read()) < 30_000_000
         writer.close()
@@ -191,10 +191,9 @@ async def test_an_answer_that_is_not_taken_is_given_up() -> None:
 async def test_closing_lets_running_requests_end() -> None:
     async with serving() as site:
         asking = asyncio.ensure_future(site.ask("POST", "/v1/tenants/acme/execute", json={"code": "wait"}))
-        while not site.server._front._server.requests_count:
-            await asyncio.sleep(0.01)
+        await until(lambda: site.fleet.begun, "the code began")
         closing = asyncio.ensure_future(site.server.close())
-        await asyncio.sleep(0.05)
+        await until(lambda: not site.server._listeners[0].is_serving(), "the server began to close")
         assert not closing.done()
         site.fleet.may_go_on.set()
 
@@ -205,8 +204,7 @@ async def test_closing_lets_running_requests_end() -> None:
 async def test_closing_does_not_wait_for_ever() -> None:
     async with serving(shutdown_s=0.1) as site:
         asking = asyncio.ensure_future(site.ask("POST", "/v1/tenants/acme/execute", json={"code": "wait"}))
-        while not site.server._front._server.requests_count:
-            await asyncio.sleep(0.01)
+        await until(lambda: site.fleet.begun, "the code began")
         async with asyncio.timeout(10):
             await site.server.close()
 

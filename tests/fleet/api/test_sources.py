@@ -117,3 +117,24 @@ async def test_cross_site_requests(site_header: str, origin: str | None, status:
 async def test_a_foreign_host_is_refused_on_every_path(path: str) -> None:
     async with serving() as site:
         assert (await site.ask("GET", path, headers={"Host": "evil.example"})).status == 403
+
+
+async def test_who_may_ask_can_change_while_it_is_served() -> None:
+    async def statuses() -> list[int]:
+        asked = [
+            await site.ask("GET", "/livez", headers={"Host": "fleet.example"}),
+            await site.ask("GET", "/livez", headers={"Origin": "https://lab.example"}),
+            await site.ask("GET", "/livez", headers={"Origin": site.server.url}),
+            await site.ask("GET", "/health", who=None),
+        ]
+        return [reply.status for reply in asked]
+
+    async with serving() as site:
+        before = await statuses()
+        site.server.allow(["fleet.example"], ["https://lab.example"], is_metrics_public=True)
+        opened = await statuses()
+        site.server.allow([], [], is_metrics_public=False)
+        after = await statuses()
+
+    assert before == after == [403, 403, 200, 401]
+    assert opened == [200, 200, 200, 200]

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,7 @@ def test_no_two_tokens_are_alike(tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["", "lsa_", "x" * 47, "\ud800", "\udcff", "é", "\x00", " ", "lsa_" + "a" * 10_000_000]
+    "token", ["", "lsa_", "x" * 47, "\ud800", "é", "\x00", " ", pytest.param("lsa_" + "a" * 10_000_000, id="10 MB")]
 )
 def test_what_is_no_token_is_nobody_s(tokens: Tokens, token: str) -> None:
     tokens.issue("admin")
@@ -78,13 +78,12 @@ def test_what_is_no_token_is_nobody_s(tokens: Tokens, token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [str.upper, str.strip, lambda token: token[:-1], lambda token: f"{token}=", lambda token: f" {token}"]
+    "spoil", [str.upper, lambda token: token[:-1], lambda token: f"{token}=", lambda token: f" {token}"]
 )
-def test_nearly_a_token_is_nobody_s(tokens: Tokens, spoil: object) -> None:
+def test_nearly_a_token_is_nobody_s(tokens: Tokens, spoil: Callable[[str], str]) -> None:
     token = tokens.issue("admin")
-    spoilt = spoil(token)  # type: ignore[operator]
 
-    assert tokens.principal(spoilt) == (ADMIN if spoilt == token else None)
+    assert tokens.principal(spoil(token)) is None
 
 
 def test_a_hash_does_not_open_what_its_token_does(tokens: Tokens, store: Store) -> None:
@@ -230,7 +229,7 @@ def test_a_file_that_others_may_read_is_refused(tokens: Tokens, file: Path) -> N
     tokens.ensure_file(str(file), "admin")
     file.chmod(0o644)
 
-    with pytest.raises(RefusedError, match="has mode 0644, .* run `chmod 600 "):
+    with pytest.raises(RefusedError, match=r"has mode 0644, .* run `chmod 600 "):
         tokens.ensure_file(str(file), "admin")
 
 

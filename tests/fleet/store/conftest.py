@@ -36,7 +36,7 @@ def _mounted(*options: str) -> Iterator[Path]:
             reason = f"a small disk has to be mounted, which needs root: {done.stderr.strip()}"
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
         yield where
-        subprocess.run(["umount", str(where)], check=True)
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
     finally:
         where.rmdir()
 

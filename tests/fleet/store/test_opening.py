@@ -1,7 +1,9 @@
 """What is in the way of opening the database is said, and nothing is changed by finding out."""
 
+import contextlib
 import fcntl
 import os
+import re
 import socket
 import sqlite3
 import stat
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from llmspell_fleet.errors import StoreError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import TenantSpec
@@ -178,6 +181,11 @@ def _nobody_s(path: Path) -> None:
     _sql(path, "CREATE TABLE recipes (name TEXT)")
 
 
+def _ours_without_tables(path: Path) -> None:
+    path.unlink()
+    _sql(path, "CREATE TABLE recipes (name TEXT)", f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION}")  # fmt: skip
+
+
 def _newer(path: Path) -> None:
     _sql(path, f"PRAGMA user_version = {VERSION + 41}")
 
@@ -203,12 +211,14 @@ def test_what_is_not_our_database_is_refused_and_left_as_it_is(
     spoil(path)
     path.chmod(0o600)
     before = path.read_bytes()
+    files = sorted(path.parent.iterdir())
 
     with pytest.raises(RefusedError, match=message) as refused:
         Store.open(str(path))
 
     assert str(path) in str(refused.value)
     assert path.read_bytes() == before
+    assert sorted(path.parent.iterdir()) == files
     path.unlink()
     Store.open(str(path)).close()
 
@@ -301,19 +311,50 @@ def test_a_read_only_file_system_is_said(read_only_disk: Path) -> None:
         Store.open(str(read_only_disk / "fleet.db"))
 
 
-@pytest.mark.parametrize("free_kib", [0, 8, 20, 40])
-def test_a_full_disk_is_said_and_no_half_database_stays(small_disk: Path, free_kib: int) -> None:
-    filler = small_disk / "filler"
-    filler.write_bytes(b"x" * ((1024 - free_kib) * 1024))
+def test_a_full_disk_is_said_however_full_it_is_and_no_half_database_stays(small_disk: Path) -> None:
+    path, filler = small_disk / "fleet.db", small_disk / "filler"
+    refused = []
+    for free_kib in range(0, 400, 4):
+        filler.write_bytes(b"x" * ((1024 - free_kib) * 1024))
+        try:
+            Store.open(str(path)).close()
+        except (RefusedError, StoreError) as error:
+            refused.append(str(error))
+        filler.unlink()
+        assert not path.exists() or path.stat().st_size > 0
+        Store.open(str(path)).close()
+        path.unlink()
 
-    with pytest.raises(
-        RefusedError, match=r"the disk is full\. Free some space|No space left on device\. Free some space"
-    ):
-        Store.open(str(small_disk / "fleet.db"))
+    assert 5 <= len(refused) <= 95
+    wrong = [text for text in refused if not re.search(r"fleet\.db cannot grow: the disk is full\. Free some", text)]
+    assert not wrong
 
-    assert not (small_disk / "fleet.db").exists()
+
+@pytest.mark.parametrize("free_kib", [0, 4, 16, 32, 40, 64])
+def test_a_database_on_a_full_disk_is_opened_or_refused_and_keeps_what_it_holds(
+    small_disk: Path, free_kib: int
+) -> None:
+    path, filler = small_disk / "fleet.db", small_disk / "filler"
+    _filled(path)
+    used = path.stat().st_size // 1024 + 4
+    filler.write_bytes(b"x" * ((1024 - used - free_kib) * 1024))
+
+    with contextlib.suppress(RefusedError, StoreError):
+        Store.open(str(path)).close()
+
     filler.unlink()
-    Store.open(str(small_disk / "fleet.db")).close()
+    store = Store.open(str(path))
+    assert store.load().kernels == [KERNEL]
+    store.close()
+
+
+def test_the_right_numbers_on_the_wrong_tables_are_not_ours(path: Path) -> None:
+    _filled(path)
+    _ours_without_tables(path)
+    path.chmod(0o600)
+
+    with pytest.raises(RefusedError, match=r"fleet\.db cannot be read or written: no such table: meta"):
+        Store.open(str(path))
 
 
 # --- another boot

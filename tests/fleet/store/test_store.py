@@ -82,7 +82,7 @@ async def test_what_is_noted_is_written_although_nobody_flushes(path: Path, stor
     store.save_kernel(one := kernel(new_id()))
 
     async with asyncio.timeout(20):
-        while not store.load().kernels:
+        while not store.load().kernels:  # noqa: ASYNC110  another thread tells nobody of it
             await asyncio.sleep(0)
 
     assert store.load().kernels == [one]

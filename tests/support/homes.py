@@ -87,7 +87,8 @@ def new_home() -> Iterator[Home]:
         yield home
     finally:
         if home.runtime.is_dir():
-            home.llmspell("fleet", "down", "--force")
+            if (home.runtime / "fleet.pid").exists():
+                home.llmspell("fleet", "down", "--force")
             home.llmspell("kernel", "stop", "--all", "--force")
         shutil.rmtree(path)
 

@@ -12,6 +12,9 @@ from llmspell_kernel.zygote.protocol import Confinement
 KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TZ")
 """What a kernel is told of its supervisor's environment, besides `LLMSPELL_…`. Scripts see none of it."""
 
+_LARGEST_DESCRIPTOR = 2**31 - 1
+"""Closing up to here is one system call (close_range(2))."""
+
 HEADROOM_BYTES = 192 * 1024 * 1024
 """Beyond Lua's heap: the stacks of its threads, messages on their way, what showing a value takes."""
 
@@ -57,11 +60,7 @@ def _close_all_but(keep: tuple[int, ...]) -> None:
     for descriptor in sorted(keep):
         os.closerange(start, descriptor)
         start = descriptor + 1
-    os.closerange(start, os.sysconf("SC_OPEN_MAX") if start < 3 else _end_of_descriptors())
-
-
-def _end_of_descriptors() -> int:
-    return 1 + max(int(name) for name in os.listdir("/proc/self/fd"))
+    os.closerange(start, _LARGEST_DESCRIPTOR)
 
 
 def _limit(which: int, value: int) -> None:
@@ -73,9 +72,6 @@ def _limit(which: int, value: int) -> None:
 
 
 def _data_bytes() -> int:
-    """What RLIMIT_DATA counts now (VmData, without the stack)."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"VmData:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    """What RLIMIT_DATA counts now, and the stack (proc_pid_statm(5))."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[5]) * resource.getpagesize()

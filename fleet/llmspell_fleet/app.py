@@ -73,7 +73,8 @@ def serve(options: FleetOptions) -> int:
 
 
 def _configured(options: FleetOptions, paths: FleetPaths) -> FleetConfig:
-    config = load_fleet_config(options.config_file, environ=os.environ)
+    with contextlib.chdir(options.directory or "."):  # where relative paths in the file mean what they say
+        config = load_fleet_config(options.config_file, environ=os.environ)
     config = apply_command_line(config, port=options.port)
     config, moved = rerooted(
         config,
@@ -143,6 +144,7 @@ class Fleet:
             self._announce(server.url, len(controller.supervisor))
             controller.service.is_ready = True
             await self._stopping.wait()
+            await controller.stop(is_forced=lambda: self._stops_asked > 1)
         finally:
             controller.service.is_ready = False
             with contextlib.suppress(FileNotFoundError):
@@ -158,6 +160,7 @@ class Fleet:
             socket=self._paths.socket,
             version=__version__,
             kernels=kernels,
+            log_file=self._options.log_file or self._config.log_file,
         )
         write_private(self._paths.address_file, msgspec.json.encode(address), what="address file")
         _LOG.info("the fleet serves on %s", url)

@@ -48,8 +48,7 @@ class DeclaredKernel(msgspec.Struct, frozen=True, kw_only=True):
 
     def limited(self, limits: Limits) -> Limits:
         """What this kernel may use when others of its tenant may use `limits`."""
-        changed = {key: value for key, value in msgspec.structs.asdict(self.limits).items() if value is not None}
-        return msgspec.structs.replace(limits, **changed)
+        return self.limits.applied_to(limits)
 
 
 class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.paths import Address
 
 
@@ -14,8 +13,8 @@ class FleetOptions(msgspec.Struct, frozen=True, kw_only=True):
     config_file: str | None = None
     """An absolute path, to be read again at SIGHUP; None = the defaults."""
 
-    config: FleetConfig | None = None
-    """What `config_file` came to where relative paths still meant what they say; None = read it at the start."""
+    directory: str = ""
+    """What relative paths in `config_file` are relative to; "" = the working directory."""
 
     port: int | None = None
     """The TCP port on top of the configuration; 0 = whichever is free."""

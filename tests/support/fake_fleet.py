@@ -25,7 +25,8 @@ from llmspell_fleet.errors import (
 from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, TenantChange, TenantRequest
+from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, LimitsChange, TenantChange, TenantRequest
+from llmspell_fleet.model.tenant import Limits
 from llmspell_fleet.model.views import (
     CheckView,
     ConnectionView,
@@ -110,7 +111,7 @@ class FakeFleet:
             replicas=request.replicas,
             ready=request.replicas,
             strategy=request.strategy or "least_loaded",
-            limits=request.limits,
+            limits=(request.limits or LimitsChange()).applied_to(Limits()),
             isolation_level=request.isolation_level or "process",
             idle_timeout_s=request.idle_timeout_s,
             created_at=AT,
@@ -327,11 +328,14 @@ class FakeFleet:
     def follow_logs(self, kernel: KernelId, tenant: TenantId | None, *, since: int) -> AsyncIterator[LogLine]:
         return self._follow(lambda after: self.logs(kernel, tenant, since=after), since)
 
-    def events(self, tenant: TenantId | None, *, since: int, limit: int) -> Sequence[Event]:
-        return [one for one in self._events[since:] if tenant in {None, one.tenant}][:limit]
+    async def events(self, tenant: TenantId | None, *, since: int, limit: int) -> Sequence[Event]:
+        return self._events_of(tenant, since, limit)
 
     def follow_events(self, tenant: TenantId | None, *, since: int) -> AsyncIterator[Event]:
-        return self._follow(lambda after: self.events(tenant, since=after, limit=10_000), since)
+        return self._follow(lambda after: self._events_of(tenant, after, 10_000), since)
+
+    def _events_of(self, tenant: TenantId | None, since: int, limit: int) -> Sequence[Event]:
+        return [one for one in self._events[since:] if tenant in {None, one.tenant}][:limit]
 
     async def _follow(self, after: Callable[[int], Sequence[Any]], since: int) -> AsyncIterator[Any]:
         self.streams += 1

@@ -1,6 +1,7 @@
 """``fleet up``: from the options to a fleet that serves, here or as a daemon."""
 
 import os
+from pathlib import Path
 
 import click
 import msgspec
@@ -64,13 +65,13 @@ def up(
     config = None if path is None else load_fleet_config(path, environ=os.environ)
     options = FleetOptions(
         config_file=path,
-        config=config,
+        directory=str(Path.cwd()),
         port=port,
         allow_weaker_isolation=allow_weaker_isolation,
         is_rerooted=where.named,
     )
     if daemon or (config is not None and config.daemon and not foreground):
-        return _start_daemon(options, where)
+        return _start_daemon(options, config, where)
     return _start_here(options, where)
 
 
@@ -84,11 +85,11 @@ def _start_here(options: FleetOptions, where: Where) -> int:
     return serve(msgspec.structs.replace(options, on_ready=announce))
 
 
-def _start_daemon(options: FleetOptions, where: Where) -> int:
+def _start_daemon(options: FleetOptions, config: FleetConfig | None, where: Where) -> int:
     # Before anything else has threads: none survives becoming a daemon.
     from llmspell_kernel.daemon.detach import Readiness, run_detached
 
-    log_file = _log_file(options.config, make_paths(), where)
+    log_file = _log_file(config, make_paths(), where)
 
     def main(readiness: Readiness) -> int:
         from llmspell_fleet.app import serve

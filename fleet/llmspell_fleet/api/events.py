@@ -25,7 +25,7 @@ async def listing(call: Call, query: EventsQuery) -> Reply:
         since = resumed_since(call, query.since)
         encode = Numbered(_as_event, EVENTS, since) if call.owner is None else _as_event  # a tenant sees some of them
         return await follow(call, call.fleet.follow_events(call.owner, since=since), encode, EVENTS)
-    items = list(call.fleet.events(call.owner, since=query.since, limit=PAGE))
+    items = list(await call.fleet.events(call.owner, since=query.since, limit=PAGE))
     return json_answer(Page(items=items, next=str(items[-1].seq) if len(items) == PAGE else None))
 
 

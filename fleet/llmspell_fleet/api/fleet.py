@@ -128,7 +128,7 @@ class Fleet(Protocol):
         """Those, and then the new ones as they come."""
         ...
 
-    def events(self, tenant: TenantId | None, *, since: int, limit: int) -> Sequence[Event]:
+    async def events(self, tenant: TenantId | None, *, since: int, limit: int) -> Sequence[Event]:
         """The events with a sequence number above `since`; None = everybody's."""
         ...
 

@@ -8,8 +8,15 @@ from llmspell_fleet.api.auth import Access
 from llmspell_fleet.api.route import Route, route
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import TenantId
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, LeaseChange, TenantChange, TenantRequest
-from llmspell_fleet.model.tenant import MIB, Limits
+from llmspell_fleet.model.requests import (
+    ExecuteRequest,
+    KernelRequest,
+    LeaseChange,
+    LimitsChange,
+    TenantChange,
+    TenantRequest,
+)
+from llmspell_fleet.model.tenant import MIB
 from llmspell_fleet.model.views import (
     ConnectionView,
     ExecuteView,
@@ -41,7 +48,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ADMIN,
         {201: TenantCreated},
         problems=(409, 429, 503),
-        example=TenantRequest(id="acme", replicas=2, limits=Limits(memory_bytes=64 * MIB)),
+        example=TenantRequest(id="acme", replicas=2, limits=LimitsChange(memory_bytes=64 * MIB)),
     ),
     route("GET", "/v1/tenants", tenants.listing, READ, {200: Page[TenantView]}),
     route("GET", _TENANT, tenants.show, READ, {200: TenantView}),

@@ -18,9 +18,11 @@ from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.service import Defaults, Parts, Service
+from llmspell_fleet.controller.shutdown import stop_all
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
+from llmspell_fleet.errors import StoreError
 from llmspell_fleet.model.kernel import Kernel, KernelSpec
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
 from llmspell_fleet.observe.metrics import Metrics
@@ -201,18 +203,27 @@ class Controller:
 
     # --- the end
 
-    async def close(self, *, is_forced: Callable[[], bool]) -> None:
-        """End every kernel and let go of everything."""
+    async def stop(self, *, is_forced: Callable[[], bool]) -> None:
+        """Take no more work, and end every kernel: whoever waits for an execution is answered meanwhile."""
+        if self.supervisor.is_closing:
+            return
         self.service.is_ready = False
         self.events.emit("fleet.stopping")
-        await self.supervisor.stop_all(is_forced=is_forced)
+        await stop_all(self.supervisor, is_forced=is_forced)
+
+    async def close(self, *, is_forced: Callable[[], bool]) -> None:
+        """Let go of everything, once `stop` has ended the kernels."""
+        await self.stop(is_forced=is_forced)
         self.leases.close()
         await self.background.close()
         await self._spawner.close()
         self.supervisor.close()
         self.events.followers.end()
-        # What waits is written, and blocks: nobody is served any more.
-        await asyncio.get_running_loop().run_in_executor(None, self._store.close)
+        try:
+            # What waits is written, and blocks: nobody is served any more.
+            await asyncio.get_running_loop().run_in_executor(None, self._store.close)
+        except StoreError as fault:
+            _LOG.error("the last changes could not be recorded: %s", fault)
 
 
 def _defaults(config: FleetConfig) -> Defaults:

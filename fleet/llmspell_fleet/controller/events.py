@@ -37,6 +37,15 @@ class Events:
         self._store.record_event(event)
         self.followers.tell(event)
 
+    @property
+    def first_kept(self) -> int:
+        """The number of the oldest event in memory, or of the next one."""
+        return self._kept[0].seq if self._kept else self._next
+
+    def forget(self, tenant: TenantId) -> None:
+        """A tenant is gone: a later one of its name does not see its events."""
+        self._kept = deque((event for event in self._kept if event.tenant != tenant), maxlen=KEPT)
+
     def since(self, seq: int, tenant: TenantId | None, limit: int) -> list[Event]:
         """The oldest `limit` of the events kept in memory with a number above `seq` that `tenant` may see."""
         found = []

@@ -142,8 +142,9 @@ class Executions:
         if session is not None:
             tenant.recognise(session)
         while True:
-            if tenant.is_leaving:
-                raise UnavailableError(f"tenant {tenant.id} is being deleted")
+            if tenant.is_leaving or self._supervisor.is_closing:
+                what = f"tenant {tenant.id} is being deleted" if tenant.is_leaving else "the fleet is shutting down"
+                raise UnavailableError(what)
             chosen = tenant.pool.choose(tenant.spec.strategy, session, tenant.homes)
             if chosen is not None:
                 entry = tenant.entries[chosen]

@@ -53,6 +53,9 @@ class Recorded:
         running = self._running.get(begun.id)
         if running is not None:
             return msgspec.structs.replace(await asyncio.shield(running), is_replayed=True)
+        if begun.outcome is None:
+            # It may have ended between the look-up and now.
+            begun = await self._store.execution(tenant.id, begun.id) or begun
         if begun.outcome is None or begun.http_status is None:
             raise ConflictError(f"the execution of this Idempotency-Key, {begun.id}, has no outcome yet; ask later")
         return Executed(begun.http_status, begun.outcome, is_replayed=True)
@@ -78,6 +81,8 @@ class Recorded:
         try:
             answer = await self._store.begin_execution(execution)
         except BaseException:
+            # It may have begun all the same; a key without an outcome would be pending for ever.
+            self._finish(execution.id, _failed(OutcomeUnknownError(_UNKNOWN)))
             self._executions.release(tenant)
             raise
         if not isinstance(answer, Begun):

@@ -7,7 +7,7 @@ from typing import Final
 
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
-from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.model.ids import KernelId  # noqa: TC001 - so are all others
 from llmspell_fleet.observe.loop_lag import LoopLag
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_fleet.observe.snapshot import KernelSample, Snapshot, TenantSample

@@ -25,7 +25,7 @@ from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError,
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, TenantChange, TenantRequest
+from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, LimitsChange, TenantChange, TenantRequest
 from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy, TenantSpec
 from llmspell_fleet.model.views import (
     ConnectionView,
@@ -98,7 +98,7 @@ class Service:
             id=tenant_id,
             replicas=request.replicas,
             strategy=request.strategy or self.defaults.strategy,
-            limits=request.limits,
+            limits=_limits_changed(self.defaults.limits, request.limits),
             isolation_level=level,
             idle_timeout_s=request.idle_timeout_s,
         )
@@ -124,14 +124,11 @@ class Service:
         spec = found.spec
         if change.replicas is not None and change.replicas > spec.replicas:
             self._of.tenants.promise(change.replicas - max(spec.replicas, len(found.entries)))
-        limits = spec.limits
-        if change.limits is not None:
-            limits = _limits_changed(limits, change.limits)
         changed = replace(
             spec,
             replicas=spec.replicas if change.replicas is None else change.replicas,
             strategy=change.strategy or spec.strategy,
-            limits=limits,
+            limits=_limits_changed(spec.limits, change.limits),
             isolation_level=self._isolation(change.isolation_level or spec.isolation_level),
             idle_timeout_s=spec.idle_timeout_s if change.idle_timeout_s is None else change.idle_timeout_s,
         )
@@ -146,8 +143,9 @@ class Service:
         """End it (Fleet)."""
         found = self._of.tenants.get(tenant)
         self._of.tokens.revoke(tenant)
-        await self._of.tenants.remove(found)
         self._of.events.emit("tenant.deleted", tenant)
+        await self._of.tenants.remove(found)
+        self._of.events.forget(tenant)
         self._of.metrics.forget_tenant(tenant)
 
     def _isolation(self, asked: IsolationLevel | None) -> IsolationLevel:
@@ -303,8 +301,10 @@ class Service:
         """Its lines as they come (Fleet)."""
         return self._entry(kernel, tenant).output.follow(since)
 
-    def events(self, tenant: TenantId | None, *, since: int, limit: int) -> Sequence[Event]:
+    async def events(self, tenant: TenantId | None, *, since: int, limit: int) -> Sequence[Event]:
         """What happened (Fleet)."""
+        if since < self._of.events.first_kept - 1:
+            return await self._of.store.recent_events(since=since, limit=limit, tenant=tenant)
         return self._of.events.since(since, tenant, limit)
 
     def follow_events(self, tenant: TenantId | None, *, since: int) -> AsyncIterator[Event]:
@@ -317,9 +317,10 @@ async def _settled(entry: Entry, wait_s: float) -> None:
     await entry.wait_until(lambda k: k.phase in TAKES_WORK or k.phase is Phase.FAILED or not k.is_wanted, wait_s)
 
 
-def _limits_changed(limits: Limits, change: msgspec.Struct) -> Limits:
-    named = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+def _limits_changed(limits: Limits, change: LimitsChange | None) -> Limits:
+    if change is None:
+        return limits
     try:
-        return msgspec.convert({**msgspec.structs.asdict(limits), **named}, Limits)
+        return change.applied_to(limits)
     except msgspec.ValidationError as fault:
         raise BadRequestError(f"limits: {fault}") from None

@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never
 
+from msgspec.structs import replace
+
 from llmspell_fleet.controller import files
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.endings import Endings
@@ -29,7 +31,6 @@ from llmspell_fleet.policy.events import (
     LifecycleEvent,
     Spawned,
     SpawnFailed,
-    StopAsked,
     TimerFired,
 )
 from llmspell_fleet.policy.lifecycle import (
@@ -138,7 +139,7 @@ class Supervisor:
 
     def change_spec(self, entry: Entry, spec: KernelSpec) -> None:
         """What it should be from its next incarnation on."""
-        entry.kernel = replace_spec(entry.kernel, spec)
+        entry.kernel = replace(entry.kernel, spec=spec)
         self._store.save_kernel(entry.kernel)
 
     # --- events to actions
@@ -303,20 +304,6 @@ class Supervisor:
         self._metrics.kernel_died(entry.tenant, death.cause)
         return death
 
-    async def stop_all(self, *, is_forced: Callable[[], bool]) -> None:
-        """End every process, and come back when they are gone. What should be is not changed by it."""
-        self.is_closing = True
-        waiting = [entry for entry in self if entry.kernel.phase in HAS_PROCESS]
-        for entry in self:
-            self.apply(entry, StopAsked("stopped", is_forced()))
-        was_forced = is_forced()
-        for entry in waiting:
-            while not await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, 0.2):
-                if is_forced() and not was_forced:
-                    was_forced = True
-                    for other in waiting:
-                        self.apply(other, StopAsked("stopped", is_forced=True))
-
     def close(self) -> None:
         """Let go of everything; the kernels' files go with their processes."""
         for entry in self:
@@ -327,10 +314,3 @@ class Supervisor:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()
         self._context.destroy(linger=0)
-
-
-def replace_spec(kernel: Kernel, spec: KernelSpec) -> Kernel:
-    """The record with another spec."""
-    from msgspec.structs import replace
-
-    return replace(kernel, spec=spec)

@@ -10,22 +10,8 @@ from llmspell_fleet.model.tenant import Count, IsolationLevel, Limits, Seconds, 
 Session = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
-class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/tenants`."""
-
-    id: Annotated[str, msgspec.Meta(pattern=NAME, max_length=63)]
-    replicas: Count = 1
-    strategy: Strategy | None = None
-    """None = the fleet's own."""
-    limits: Limits = Limits()
-    isolation_level: IsolationLevel | None = None
-    idle_timeout_s: Seconds = 0.0
-    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
-    """How long to wait for all replicas to be READY before answering."""
-
-
 class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits to change; those that are not named stay."""
+    """Some limits; those that are not named stay."""
 
     memory_bytes: int | None = None
     cpu_percent: float | None = None
@@ -38,6 +24,26 @@ class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     storage_bytes: int | None = None
     max_executions: int | None = None
     executions_per_s: float | None = None
+
+    def applied_to(self, limits: Limits) -> Limits:
+        """`limits` with those that are named here. msgspec.ValidationError: one cannot be that."""
+        named = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.convert({**msgspec.structs.asdict(limits), **named}, Limits)
+
+
+class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/tenants`."""
+
+    id: Annotated[str, msgspec.Meta(pattern=NAME, max_length=63)]
+    replicas: Count = 1
+    strategy: Strategy | None = None
+    """None = the fleet's own."""
+    limits: LimitsChange | None = None
+    """Those that are not named are the fleet's own."""
+    isolation_level: IsolationLevel | None = None
+    idle_timeout_s: Seconds = 0.0
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+    """How long to wait for all replicas to be READY before answering."""
 
 
 class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

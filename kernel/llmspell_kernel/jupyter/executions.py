@@ -7,7 +7,7 @@ of the outbox before the head's `Finished` is the head's. All of it belongs to t
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -15,11 +15,11 @@ import msgspec
 from llmspell_kernel.jupyter.contents import BUSY, IDLE, ErrorContent, ExecuteRequest, encode, json_text
 from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.iopub import IOPub
+from llmspell_kernel.jupyter.outputs import publish_display, publish_text
 from llmspell_kernel.jupyter.pager import Question, question
 from llmspell_kernel.jupyter.runs import Run
 from llmspell_kernel.runtime.engine import Outcome, ScriptError, Status
 from llmspell_kernel.runtime.outbox import (
-    FLUSH_BYTES,
     Broken,
     Finished,
     InputRequest,
@@ -39,7 +39,6 @@ _ABORTED: Final = b'{"status":"aborted","execution_count":%d,"user_expressions":
 _DONE: Final = b'{"status":"ok","execution_count":%d,"user_expressions":%b,"payload":[%b]}'
 _RESULT: Final = b'{"execution_count":%d,"data":{"text/plain":%b},"metadata":{}}'
 _INPUT: Final = b'{"code":%b,"execution_count":%d}'
-_STREAM: Final = b'{"name":"%b","text":%b}'
 
 
 class _Running(msgspec.Struct):
@@ -229,28 +228,14 @@ class Executions:
         text.clear()
         if not self._line or self._line[0].request.silent:
             return
-        parent, run = self._line[0].message.header_bytes, self._line[0].run
-        if run:
-            run.keep(name, data)
-        for number, chunk in enumerate(_chunks(data)):
-            if number:
-                self.breathe()
-            quoted = json_text(chunk)
-            if run:
-                run.write(name, quoted)
-            self._iopub.publish("stream", _STREAM % (name, quoted), parent)
+        head = self._line[0]
+        publish_text(self._iopub, name, data, parent=head.message.header_bytes, run=head.run, breathe=self.breathe)
 
     def _publication(self, item: Publication) -> None:
         if not self._line or self._line[0].request.silent:
             return
-        content = item.content
-        run = self._line[0].run
-        if run and item.kind == "display_data":
-            run.display(content)
-        if item.kind != "clear_output":
-            transient = b"" if item.display_id is None else b'"display_id":' + json_text(item.display_id)
-            content = b'{"data":%b,"metadata":{},"transient":{%b}}' % (content, transient)
-        self._iopub.publish(item.kind, content, self._line[0].message.header_bytes)
+        head = self._line[0]
+        publish_display(self._iopub, item, parent=head.message.header_bytes, run=head.run)
 
     def _finish(self, item: Finished) -> None:
         if not self._line or self._line[0].number != item.number:
@@ -331,18 +316,6 @@ class Executions:
         self._line_bytes -= len(running.message.content_bytes)
         if self._line:
             self._begin(self._line[0])
-
-
-def _chunks(data: bytes) -> Iterator[bytes]:
-    """Pieces of at most FLUSH_BYTES that split no UTF-8 sequence."""
-    start = 0
-    while len(data) - start > FLUSH_BYTES:
-        end = start + FLUSH_BYTES
-        while end > start + FLUSH_BYTES - 4 and data[end] & 0xC0 == 0x80:
-            end -= 1
-        yield data[start:end]
-        start = end
-    yield data[start:]
 
 
 def _expressions(expressions: dict[str, tuple[bool, bytes]]) -> bytes:

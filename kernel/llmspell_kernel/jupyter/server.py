@@ -20,13 +20,13 @@ from llmspell_kernel.jupyter.contents import (
     UNREADABLE,
     CommMessage,
     ExecuteRequest,
-    InputReply,
     ShutdownRequest,
     encode,
 )
 from llmspell_kernel.jupyter.exchange import Exchange
 from llmspell_kernel.jupyter.executions import Executions
 from llmspell_kernel.jupyter.history import History
+from llmspell_kernel.jupyter.input import Input
 from llmspell_kernel.jupyter.interrupts import Interrupts
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.lifetime import Lifetime
@@ -53,12 +53,6 @@ ROW_GAP_MS: Final = 5
 ROW_S: Final = 0.050
 """How far apart the cells are that a front end sends in a row, and how long a row is waited for."""
 
-ASK_AFTER_S: Final = 0.005
-"""How long a request for input waits for the text before it, which goes another way, to be shown as its prompt."""
-
-END_OF_INPUT: Final = "\x04"
-"""What front ends answer when a person ends the input (Ctrl-D); the protocol has no word for it."""
-
 _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
 _decode_run = msgspec.json.Decoder(RunRequest).decode
 _decode = msgspec.json.decode
@@ -80,7 +74,6 @@ class JupyterServer:
         diagnostics: Diagnostics,
     ) -> None:
         self._sockets = sockets
-        self._outbox = outbox
         self._diagnostics = diagnostics
         self._clock = DateClock()
         signer = Signer(key.encode())
@@ -106,9 +99,10 @@ class JupyterServer:
             self.iopub,
             history,
             reply=lambda *reply: self._replies.send(sockets.shell, *reply),
-            ask=self._ask,
+            ask=lambda message: self._input.ask(message),  # noqa: PLW0108 - it is made later
             read_ahead=self._read_ahead,
         )
+        self._input = Input(sockets.stdin, self.loop, self.executions, self._replies, outbox, self.clients, diagnostics)
         self._requests = Requests(self.executions, history, self.iopub.publish)
         self.executions.page = self._requests.page
         self.executions.breathe = lambda: self._receive(sockets.control, self._on_control, READ_AT_ONCE)
@@ -124,11 +118,6 @@ class JupyterServer:
         )
         self.statistics: Callable[[], dict[str, object]] = dict
         """What `statistics_request` is answered with: llmspell's own message, on control, for listings."""
-        self._asking: tuple[int | None, str] | None = None
-        """The execution that waits for input, and the session that was asked for it."""
-        self._asked = b""
-        self._to_ask: Message | None = None
-        """The identity of the client that was."""
         self._exchange = Exchange(
             self.loop,
             self.executions,
@@ -154,9 +143,8 @@ class JupyterServer:
         loop.read(sockets.control, lambda: self._receive(sockets.control, self._on_control, READ_AT_ONCE))
         loop.read(self._subscriptions.socket, self.iopub.departed)
         loop.read(sockets.iopub, self.iopub.welcome)
-        loop.read(sockets.stdin, lambda: self._receive(sockets.stdin, self._on_stdin, READ_AT_ONCE))
+        loop.read(sockets.stdin, lambda: self._receive(sockets.stdin, self._input.answered, READ_AT_ONCE))
         loop.read(self._monitor.socket, self._on_departures)
-        loop.timer("ask", self._send_question)
         loop.read(sockets.shell, lambda: self._receive(sockets.shell, self._on_shell, READ_AT_ONCE))
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -282,35 +270,10 @@ class JupyterServer:
         else:
             self._diagnostics.warn("message_unknown", f"control: unknown message type {kind!r}")
 
-    def _ask(self, message: Message) -> None:
-        self._asking = (self.executions.running, message.header.session)
-        self._asked = message.identities[0] if message.identities else b""
-        self._to_ask = message
-        self.loop.set("ask", time.monotonic() + ASK_AFTER_S)
-
-    def _send_question(self, _now: float) -> None:
-        if self._asking is not None and self._asking[0] == self.executions.running and self._to_ask is not None:
-            self._replies.send(self._sockets.stdin, self._to_ask, "input_request", b'{"prompt":"","password":false}')
-        self._to_ask = None
-
-    def _on_stdin(self, message: Message, _descriptor: int) -> None:
-        if message.header.msg_type != "input_reply":
-            self._diagnostics.warn("message_unknown", f"stdin: unknown message type {message.header.msg_type!r}")
-        elif self._asking != (self.executions.running, message.header.session):
-            self._diagnostics.warn("input_unasked", "an input_reply came that nobody waits for")
-        else:
-            reply = _decode(message.content_bytes, type=InputReply)
-            self._asking = None
-            self._outbox.answer(None if reply.value == END_OF_INPUT else reply.value.encode("utf-8", "replace"))
-
     def _on_departures(self) -> None:
         for descriptor in self._monitor.ended():
             self.clients.disconnected(descriptor)
-        is_asking = self._asking is not None and self._asking[0] == self.executions.running
-        if is_asking and not self.clients.knows(self._asked):
-            # Nobody is left to answer: for the script its input has ended.
-            self._asking = None
-            self._outbox.answer(None)
+        self._input.departed()
 
     def _running_changed(self, running: int | None, now: float) -> None:
         self.lifetime.used(now)

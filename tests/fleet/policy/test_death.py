@@ -18,7 +18,7 @@ def exit_status(code: int) -> int:
 @pytest.mark.parametrize(
     ("case", "status", "cause", "exit_code", "number"),
     [
-        ("it left", exit_status(0), "exited", 0, None),
+        ("somebody told it to", exit_status(0), "stopped", 0, None),
         ("it left with a failure", exit_status(1), "exited", 1, None),
         ("it was killed", int(signal.SIGKILL), "signal", None, 9),
         ("it fell, and left a core", int(signal.SIGSEGV) | 0x80, "signal", None, 11),
@@ -37,7 +37,7 @@ def test_every_ending_of_a_kernel_is_understood() -> None:
     causes = {ending: how_it_ended(exit_status(ending)).cause for ending in Ending}
 
     assert causes == {
-        Ending.DONE: "exited",
+        Ending.DONE: "stopped",
         Ending.IDLE: "culled",
         Ending.RESTART: "restarted",
         Ending.STUCK: "stuck",

@@ -1,0 +1,34 @@
+"""The end of a fleet: what runs is let finish for a while, then every process ends."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.policy.events import DrainAsked, StopAsked
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS
+
+LOOK_S: Final = 0.1
+"""How often it is asked whether the end is to be forced."""
+
+
+async def stop_all(supervisor: Supervisor, *, is_forced: Callable[[], bool]) -> None:
+    """End every process, and come back when they are gone. What should be is not changed by it."""
+    supervisor.is_closing = True
+    waiting = [entry for entry in supervisor if entry.kernel.phase in HAS_PROCESS]
+    for entry in supervisor:
+        supervisor.apply(entry, DrainAsked() if entry.load else StopAsked(is_forced=is_forced()))
+    was_forced = is_forced()
+    while waiting := [entry for entry in waiting if entry.kernel.phase in HAS_PROCESS]:
+        await _one_of(waiting)
+        if is_forced() and not was_forced:
+            was_forced = True
+            for entry in waiting:
+                supervisor.apply(entry, StopAsked(is_forced=True))
+
+
+async def _one_of(entries: list[Entry]) -> None:
+    """Until the first of them has no process, or it is time to look who asks."""
+    await entries[0].wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, LOOK_S)
+    await asyncio.sleep(0)

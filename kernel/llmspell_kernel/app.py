@@ -28,7 +28,7 @@ from llmspell_kernel.connection import (
 from llmspell_kernel.diagnostics import LONGEST_TEXT, Diagnostics
 from llmspell_kernel.errors import LlmspellError, RefusedError
 from llmspell_kernel.jupyter.clock import DateClock
-from llmspell_kernel.jupyter.heartbeat import start_heartbeat
+from llmspell_kernel.jupyter.heartbeat import Heartbeat
 from llmspell_kernel.jupyter.server import JupyterServer
 from llmspell_kernel.jupyter.sockets import Sockets, bind_sockets
 from llmspell_kernel.limits import KernelLimits
@@ -112,7 +112,7 @@ class Kernel:
             self._server.statistics = self.statistics
             self._server.interrupts.on_stuck = self._replace_stuck
             self._server.executions.on_broken = self._replace_broken
-            self._heartbeat = start_heartbeat(self._sockets.hb)
+            self._heartbeat = Heartbeat(self._sockets.hb, self._server.loop)
             if not self._is_clients_file:
                 if self.connection.transport == "ipc":
                     self._files.callback(runtime_dir.remove_socket_dir, options.kernel_id)
@@ -163,6 +163,7 @@ class Kernel:
 
     def _close_sockets(self) -> None:
         self._server.close()
+        self._heartbeat.close()
         # Ends the heartbeat's proxy, which then closes the socket that is left.
         self._sockets.context.term()
 

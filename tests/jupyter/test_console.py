@@ -1,81 +1,21 @@
 """`jupyter console`, typed into as a person would."""
 
 import os
-import re
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import pexpect
 import pytest
 from jupyter_client.manager import KernelManager
 
-from support.jupyter_spec import ANSWER_S, ENDLESS_LOOP, KERNEL, connected, execute
+from support.console import CTRL_C, ENTER, TAB, Console, open_console
+from support.jupyter_spec import ENDLESS_LOOP, KERNEL, connected, execute
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.xdist_group("console")]
-
-_ESCAPES = r"(?:\x1b\[[0-9;?]*[A-Za-z])*"
-"""Colours and movements, which may stand between any two characters."""
-
-CTRL_C, CTRL_D, TAB, ENTER = "\x03", "\x04", "\t", "\r"
-
-
-class Console:
-    """A terminal with the console in it."""
-
-    def __init__(self, *arguments: str) -> None:
-        environment = os.environ | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "PAGER": "cat"}
-        self.terminal: Any = pexpect.spawn(
-            sys.executable,
-            ["-m", "jupyter_console", *arguments],
-            env=environment,
-            encoding="utf-8",
-            timeout=ANSWER_S,
-            dimensions=(40, 120),
-        )
-        self.terminal.delaybeforesend = None
-
-    def shows(self, *texts: str) -> None:
-        """Wait until each of these was drawn, one after the other."""
-        for text in texts:
-            try:
-                self.terminal.expect(_ESCAPES.join(map(re.escape, text)))
-            except (pexpect.TIMEOUT, pexpect.EOF):
-                seen = re.sub(_ESCAPES, "", self.terminal.before)
-                pytest.fail(f"expected {text!r} on the terminal, found {seen!r}")
-
-    def types(self, text: str) -> None:
-        self.terminal.send(text)
-
-    def runs(self, number: int, code: str) -> None:
-        """Type a line at the prompt with this number."""
-        self.shows(f"In [{number}]: ")
-        self.types(code + ENTER)
-
-    def leaves(self, number: int) -> None:
-        """End the console at the prompt with this number, and wait for its process."""
-        self.shows(f"In [{number}]: ")
-        self.types(CTRL_D)
-        self.shows("exit")
-        self.types("y" + ENTER)
-        self.terminal.expect(pexpect.EOF)
-        self.terminal.wait()
-
-
-@contextmanager
-def _console(*arguments: str) -> Iterator[Console]:
-    console = Console(*arguments)
-    try:
-        yield console
-    finally:
-        console.terminal.close(force=True)
 
 
 @pytest.fixture
 def console(kernel: KernelManager) -> Iterator[Console]:
-    with _console("--existing", kernel.connection_file) as console:
+    with open_console("--existing", kernel.connection_file) as console:
         yield console
 
 
@@ -137,7 +77,7 @@ def test_a_signal_to_the_kernel_interrupts_a_loop_and_the_console_goes_on(
 
 
 def test_control_c_interrupts_a_loop_of_the_consoles_own_kernel() -> None:
-    with _console("--kernel", KERNEL) as console:
+    with open_console("--kernel", KERNEL) as console:
         console.runs(1, ENDLESS_LOOP)
         console.shows("running")
         console.types(CTRL_C)

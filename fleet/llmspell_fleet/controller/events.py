@@ -1,5 +1,6 @@
 """What happened in the fleet: numbered, kept, stored, told to whoever follows."""
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -9,6 +10,19 @@ from llmspell_fleet.controller.followers import Followers
 from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.store.store import Store
+
+_LOG: Final = logging.getLogger("llmspell.fleet.events")
+
+_LEVELS: Final[dict[EventType, int]] = {
+    "kernel.starting": logging.DEBUG,
+    "kernel.ready": logging.DEBUG,
+    "kernel.stopped": logging.DEBUG,
+    "kernel.died": logging.WARNING,
+    "kernel.backoff": logging.WARNING,
+    "kernel.failed": logging.ERROR,
+    "zygote.died": logging.ERROR,
+    "limit.unenforced": logging.WARNING,
+}
 
 KEPT: Final = 10_000
 """Events kept in memory; the store keeps more."""
@@ -36,6 +50,10 @@ class Events:
         self._kept.append(event)
         self._store.record_event(event)
         self.followers.tell(event)
+        level = _LEVELS.get(event_type, logging.INFO)
+        if _LOG.isEnabledFor(level):
+            subject = " ".join(filter(None, (event_type, tenant, kernel)))
+            _LOG.log(level, "%s%s", subject, "".join(f" {name}={value}" for name, value in event.data.items() if value))
 
     @property
     def first_kept(self) -> int:

@@ -26,9 +26,9 @@ _AT_ONCE = 64 * 1024
 class Output:
     """The lines of one kernel, over all its incarnations. Belongs to the event loop."""
 
-    def __init__(self, fifo: str, log_file: str) -> None:
+    def __init__(self, fifo: str, log_files: Sequence[str]) -> None:
         self._fifo = fifo
-        self._log_file = log_file
+        self._log_files = log_files
         self._lines: deque[LogLine] = deque()
         self._bytes = 0
         self._seq = 0
@@ -37,7 +37,7 @@ class Output:
         self.incarnation = 0
         """Whose lines these are from now on."""
         self.dropped = 0
-        """Lines that did not reach the log file."""
+        """Lines that did not reach a log file."""
         self.followers: Followers[LogLine] = Followers()
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,17 +84,12 @@ class Output:
             self.followers.tell(line)
         while len(self._lines) > KEPT_LINES or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._lines.popleft().text)
-        try:
-            self._write("".join(f"{at} [{self.incarnation}] {text}\n" for text in texts))
-        except OSError:
-            self.dropped += len(texts)
-
-    def _write(self, text: str) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(self._log_file, flags, 0o600), "ab", buffering=0) as log:
-            log.write(text.encode("utf-8", "replace"))
-            if log.tell() > LONGEST_FILE:
-                os.replace(self._log_file, f"{self._log_file}.1")
+        written = "".join(f"{at} [{self.incarnation}] {text}\n" for text in texts).encode("utf-8", "replace")
+        for path in self._log_files:
+            try:
+                _append(path, written)
+            except OSError:
+                self.dropped += len(texts)
 
     def last(self, most: int) -> tuple[str, ...]:
         """The last lines of the present incarnation, an unfinished one included."""
@@ -115,6 +110,14 @@ class Output:
                 yield line
             async for line in new:
                 yield line
+
+
+def _append(path: str, written: bytes) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(path, flags, 0o600), "ab", buffering=0) as log:
+        log.write(written)
+        if log.tell() > LONGEST_FILE:
+            os.replace(path, f"{path}.1")
 
 
 def _printable(line: bytes) -> str:

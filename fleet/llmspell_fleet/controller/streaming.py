@@ -23,7 +23,8 @@ class _Output(msgspec.Struct):
 
     name: str | None = None
     text: str | None = None
-    display: msgspec.Raw | None = None
+    display: msgspec.Raw = msgspec.Raw()
+    """Empty when it is text."""
 
 
 class _Pieces:
@@ -41,8 +42,8 @@ class _Pieces:
             self._lost += len(content)
             return
         output = msgspec.json.decode(content, type=_Output)
-        if output.display is not None:
-            self._append("display", bytes(output.display))
+        if display := bytes(output.display):
+            self._append("display", display)
         else:
             self._append("output", content)
 

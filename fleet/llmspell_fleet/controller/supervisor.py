@@ -119,7 +119,8 @@ class Supervisor:
 
     def add(self, kernel: Kernel) -> Entry:
         """Take a kernel in; it has no process of ours yet."""
-        output = Output(files.fifo_path(self._paths, kernel.id), self._paths.kernel_log(kernel.id))
+        log_files = [self._paths.kernel_log(kernel.id), *filter(None, [kernel.spec.log_file])]
+        output = Output(files.fifo_path(self._paths, kernel.id), log_files)
         entry = self._entries[kernel.id] = Entry(kernel, output)
         self._store.save_kernel(kernel)
         for limit in unenforced(kernel.spec):

@@ -61,19 +61,20 @@ class SubprocessSpawner:
             return
         finally:
             os.close(description)
+        # Reaped by its pidfd, here or by whoever holds the other one; `Popen` is not to miss or to reap it.
+        child.returncode = 0
         # It cannot be reaped before we ask for it, so that the number is its own until then.
-        start_time = process_start_time(child.pid) or 0
-        own = self._children[child.pid] = os.pidfd_open(child.pid)
-        self._loop.add_reader(own, self._ended, child, own)
-        self._listener.started(kernel, Process(child.pid, start_time, os.pidfd_open(child.pid)))
+        pid, start_time = child.pid, process_start_time(child.pid) or 0
+        own = self._children[pid] = os.pidfd_open(pid)
+        self._loop.add_reader(own, self._ended, pid, own)
+        self._listener.started(kernel, Process(pid, start_time, os.pidfd_open(pid)))
 
-    def _ended(self, child: "subprocess.Popen[bytes]", pidfd: int) -> None:
+    def _ended(self, pid: int, pidfd: int) -> None:
         status = exit_status(pidfd)
         if status is None:
             return
-        child.returncode = os.waitstatus_to_exitcode(status)
-        self._forget(child.pid)
-        self._listener.exited(child.pid, status)
+        self._forget(pid)
+        self._listener.exited(pid, status)
 
     def _forget(self, pid: int) -> None:
         pidfd = self._children.pop(pid)

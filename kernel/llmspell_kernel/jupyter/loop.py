@@ -59,6 +59,13 @@ class Loop:
         """Watch a descriptor no more."""
         self._poll.unregister(descriptor)
 
+    def forget_socket(self, socket: Socket) -> None:
+        """Watch a ZeroMQ socket no more: it is somebody else's from now on."""
+        descriptor = socket.FD
+        self._poll.unregister(descriptor)
+        del self._sockets[descriptor], self._readers[socket]
+        self._touched.discard(socket)
+
     def timer(self, name: str, action: Callable[[float], None]) -> None:
         """Declare a timer; `action` is given the monotonic time."""
         self._actions[name] = action

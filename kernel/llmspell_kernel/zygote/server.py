@@ -4,6 +4,7 @@
 child would inherit them without what drives them.
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -45,6 +46,11 @@ class Zygote:
 
     def run(self) -> None:
         """Serve until the supervisor has gone. Its kernels live on."""
+        # Gone while something was on its way between us.
+        with contextlib.suppress(ConnectionError):
+            self._serve()
+
+    def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._children, select.POLLIN)

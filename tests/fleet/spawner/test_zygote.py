@@ -1,0 +1,156 @@
+"""The zygote as a process: what it is before it forks, and what becomes of requests and kernels when it dies."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from llmspell_fleet.spawner.processes import exit_status, find_process
+from llmspell_fleet.spawner.zygote import SHORTEST_LIFE_S
+from llmspell_kernel.limits import MIB
+from support.proc import environ_of, files_of, signals_of, status_of, threads_of
+from support.spawning import Spawning, has_ended, spawning
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+
+@pytest_asyncio.fixture
+async def site() -> AsyncIterator[Spawning]:
+    async with spawning("zygote") as site:
+        yield site
+
+
+def zygote_of(site: Spawning) -> int:
+    pid = site.spawner.pid
+    assert pid is not None
+    return pid
+
+
+async def test_it_has_one_thread_and_nothing_of_ours_open(site: Spawning) -> None:
+    os.set_inheritable(reader := os.open(os.devnull, os.O_RDONLY), True)
+    try:
+        await site.start()
+    finally:
+        os.close(reader)
+    zygote = zygote_of(site)
+
+    assert threads_of(zygote) == 1
+    assert files_of(zygote)[0] == os.devnull
+    # Two sockets that it was given, and its own pipe of ended children.
+    beyond = [name.partition(":")[0] for number, name in files_of(zygote).items() if number > 2]
+    assert sorted(beyond) == ["pipe", "pipe", "socket", "socket"]
+    assert os.getsid(zygote) == zygote
+    assert "PYTHONPATH" not in environ_of(zygote)
+
+
+async def test_signals_for_a_whole_session_do_not_reach_it(site: Spawning) -> None:
+    await site.start()
+    zygote = zygote_of(site)
+    heedless = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    assert heedless <= signals_of(status_of(zygote)["SigIgn"])
+
+    for number in heedless:
+        os.kill(zygote, number)
+
+    assert await site.run(await site.start(), "return 1") == "1"
+    assert zygote_of(site) == zygote
+
+
+async def test_its_kernels_heed_the_signals_that_it_ignores(site: Spawning) -> None:
+    process = await site.start()
+    running = asyncio.ensure_future(site.execute(process, "while true do end"))
+    while not running.done():
+        # Nothing says that the script has begun; an interrupt before is one for nothing.
+        os.kill(process.pid, signal.SIGINT)
+        await asyncio.wait([running], timeout=0.05)
+
+    assert (await running).ename == "Interrupted"
+
+
+async def test_when_it_is_killed_another_one_serves_and_the_old_ones_kernels_live(site: Spawning) -> None:
+    before = await site.start()
+    first = zygote_of(site)
+
+    os.kill(first, signal.SIGKILL)
+    await site.told.until(lambda: site.told.losses, "the loss of the zygote")
+    after = await site.start()
+
+    assert site.told.losses == ["the zygote ended (signal 9)"]
+    assert zygote_of(site) != first
+    assert await site.run(before, "return 'old'") == "old"
+    assert await site.run(after, "return 'new'") == "new"
+
+
+async def test_the_end_of_an_orphan_is_seen_and_explained_by_its_pidfd(site: Spawning) -> None:
+    process = await site.start()
+    os.kill(zygote_of(site), signal.SIGKILL)
+    await site.told.until(lambda: site.told.losses, "the loss of the zygote")
+
+    os.kill(process.pid, signal.SIGKILL)
+
+    assert has_ended(process)
+    async with asyncio.timeout(20):
+        # Whoever is its parent now reaps it; then the system tells (Linux 6.15).
+        while exit_status(process.pidfd) is None and find_process(process.pid, process.start_time) is not None:
+            await asyncio.sleep(0.01)
+    assert exit_status(process.pidfd) in (signal.SIGKILL, None)
+    assert site.told.of(process.pid) == []
+
+
+async def test_what_it_had_not_answered_fails_and_nothing_is_asked_twice(site: Spawning) -> None:
+    await site.start()
+    os.kill(zygote_of(site), signal.SIGSTOP)
+    kernels = [site.ask() for _ in range(5)]
+    os.kill(zygote_of(site), signal.SIGKILL)
+    await site.told.until(lambda: len(site.told.failures) == 5, "five failures")
+
+    assert set(site.told.failures.values()) == {"the zygote ended before it could fork"}
+    assert [site.told.of(kernel) for kernel in kernels] == [["start_failed"]] * 5
+    first_failure = site.told.order.index(("start_failed", kernels[0]))
+    assert ("lost", site.told.losses[0]) in site.told.order[:first_failure]
+
+    # The next one is not given them again.
+    await site.start()
+    assert [site.told.of(kernel) for kernel in kernels] == [["start_failed"]] * 5
+
+
+async def test_starts_that_are_asked_for_while_there_is_none_wait_for_the_next_one(site: Spawning) -> None:
+    first = zygote_of(site)
+    os.kill(first, signal.SIGKILL)
+    await site.told.until(lambda: site.told.losses, "the loss of the zygote")
+    assert site.spawner.pid is None, "one that lived so shortly is not replaced at once"
+
+    kernel = site.ask()
+    await site.served(kernel)
+
+    assert site.told.of(kernel).count("started") == 1
+
+
+async def test_one_that_always_dies_is_made_again_at_most_once_a_second(site: Spawning) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for number in range(1, 3):
+        await site.told.until(lambda: site.spawner.pid is not None, "a zygote") if site.spawner.pid else None
+        os.kill(zygote_of(site), signal.SIGKILL)
+        await site.told.until(lambda number=number: len(site.told.losses) == number, "its loss")
+        async with asyncio.timeout(20):
+            while site.spawner.pid is None:
+                await asyncio.sleep(0.01)
+
+    assert loop.time() - began >= 2 * SHORTEST_LIFE_S - 0.1
+
+
+async def test_more_requests_than_a_socket_holds_are_all_answered(site: Spawning) -> None:
+    await site.start()
+    os.kill(zygote_of(site), signal.SIGSTOP)
+    # A unix socket holds 200 KiB; each of these has some.
+    paths = tuple("/" + "x" * 200 for _ in range(100))
+    from llmspell_kernel.limits import KernelLimits
+
+    kernels = [site.ask(limits=KernelLimits(module_paths=paths, memory_bytes=16 * MIB)) for _ in range(20)]
+    os.kill(zygote_of(site), signal.SIGCONT)
+
+    await site.served(*kernels)

@@ -1,0 +1,43 @@
+"""What the system says of a process: proc(5)."""
+
+import os
+from pathlib import Path
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """The lines of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def limits_of(pid: int) -> dict[str, str]:
+    """Soft limits by name, as /proc/PID/limits has them."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {line[:26].strip().removeprefix("Max "): line[26:].split()[0] for line in lines}
+
+
+def environ_of(pid: int) -> dict[str, str]:
+    """The environment that the process's image was started with."""
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(pair.decode().split("=", 1) for pair in pairs if pair)
+
+
+def files_of(pid: int | str) -> dict[int, str]:
+    """What is open, by descriptor; sockets and pipes with the number that tells them from others."""
+    found = {}
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found[int(path.name)] = str(path.readlink())
+        except FileNotFoundError:
+            continue  # the one that the folder is read by
+    return found
+
+
+def signals_of(mask: str) -> set[int]:
+    """The signals of a mask of /proc/PID/status."""
+    return {number + 1 for number in range(64) if int(mask, 16) >> number & 1}
+
+
+def threads_of(pid: int) -> int:
+    """How many threads it has."""
+    return len(os.listdir(f"/proc/{pid}/task"))

@@ -30,9 +30,9 @@ $(VENV)/.stamp: $(LOCK) pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	touch $@
 
-run: setup ## one kernel in the foreground; Ctrl-C twice ends it
-	@$(timed) echo 'starting a kernel; the commands that it names are in $(BIN)'; \
-	$(BIN)/llmspell kernel start
+run: setup ## a fleet in the foreground, on 127.0.0.1:9550; Ctrl-C ends it and its kernels
+	@$(timed) echo 'starting a fleet; the commands that it names are in $(BIN)'; \
+	$(BIN)/llmspell fleet up
 
 test: setup ## every test, and the coverage gate
 	@$(timed) $(BIN)/coverage erase; \

@@ -6,22 +6,36 @@ import datetime as dt
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 import llmspell_cli
+import llmspell_fleet
 import llmspell_kernel
-from bench import busy, computing, crowd, executing, machine, starting
+from bench import (
+    busy,
+    computing,
+    crowd,
+    executing,
+    fleet_repairing,
+    fleet_serving,
+    fleet_starting,
+    machine,
+    starting,
+)
+from bench.gateway import GATEWAY
+from bench.managers import MANAGERS
 from bench.peers import SYSTEMS, why_missing
 from bench.report import Figure, Results, problems, show, write_docs
 from bench.run import Run
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-FIGURES: dict[str, Callable[[Run], Figure]] = {
+Measure = Callable[[Run], Figure]
+KERNEL: dict[str, Measure] = {
     "cold-start": starting.cold_start,
     "memory": starting.memory,
     "latency": executing.latency,
@@ -33,6 +47,17 @@ FIGURES: dict[str, Callable[[Run], Figure]] = {
     "connection-file": starting.connection_file,
     "clients": crowd.clients,
 }
+FLEET: dict[str, Measure] = {
+    "fleet-up": fleet_starting.fleet_up,
+    "fleet-start": fleet_starting.fleet_start,
+    "fleet-memory": fleet_starting.fleet_memory,
+    "fleet-repair": fleet_repairing.fleet_repair,
+    "fleet-execute": fleet_serving.fleet_execute,
+    "fleet-children": fleet_repairing.fleet_children,
+}
+SECTIONS = {"kernel": KERNEL, "fleet": FLEET}
+FIGURES = {**KERNEL, **FLEET}
+PEERS = (GATEWAY, *MANAGERS)
 
 
 def main() -> int:
@@ -47,7 +72,7 @@ def main() -> int:
         sys.exit("the benchmarks read memory and CPU time from Linux's /proc, which this system lacks")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     # A checkout may have no bytecode, as an installed wheel has; compiling would be counted as start and as memory.
-    for package in (llmspell_kernel, llmspell_cli):
+    for package in (llmspell_kernel, llmspell_fleet, llmspell_cli):
         compileall.compile_dir(Path(package.__file__).parent, quiet=2)
     console = Console(width=None if sys.stdout.isatty() else 140)
     results = _measure(options, console)
@@ -62,30 +87,51 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> Results:
-    wanted = [system for system in SYSTEMS if not options.system or system.name in options.system]
-    reasons = {system.name: why_missing(system) for system in wanted}
+    figures_wanted = _figures_wanted(options)
+    reasons = _reasons(options, figures_wanted)
+    if "fleet-execute" in figures_wanted and (reason := fleet_serving.why_missing()) is not None:
+        del figures_wanted["fleet-execute"]
+        reasons["fleet-execute"] = reason
     missing = [reason for reason in reasons.values() if reason is not None]
     for reason in missing:
         console.print(f"NOT MEASURED: {reason}", style="bold yellow", highlight=False, markup=False)
-    systems = tuple(system for system in wanted if reasons[system.name] is None)
-    names = [system.name for system in systems]
+    names = [name for name, reason in reasons.items() if reason is None]
+    systems = tuple(system for system in SYSTEMS if system.name in names)
     facts, versions = machine.facts(), machine.versions()
     date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     figures = []
     with tempfile.TemporaryDirectory(prefix="llmspell-bench-") as directory:
-        run = Run(systems, Path(directory), options.smoke)
-        for name in options.only or FIGURES:
-            figure = FIGURES[name](run)
+        run = Run(systems, frozenset(names), Path(directory), options.smoke)
+        for measure in figures_wanted.values():
+            figure = measure(run)
             figures.append(figure)
-            show(figure, names, console)
+            show(figure, console)
     return Results(date, options.smoke, facts, versions, names, figures, missing)
+
+
+def _figures_wanted(options: argparse.Namespace) -> dict[str, Measure]:
+    names = [figure for word in options.only or SECTIONS for figure in SECTIONS.get(word, (word,))]
+    return {name: FIGURES[name] for name in names}
+
+
+def _reasons(options: argparse.Namespace, figures: Mapping[str, Measure]) -> dict[str, str | None]:
+    """What takes part, each with the reason why it cannot be measured here, or None."""
+    reasons = {system.name: why_missing(system) for system in SYSTEMS if _takes_part(options, system.name)}
+    if FLEET.keys() & figures.keys():
+        reasons |= {peer.name: peer.why_missing(options.smoke) for peer in PEERS if _takes_part(options, peer.name)}
+    return reasons
+
+
+def _takes_part(options: argparse.Namespace, name: str) -> bool:
+    return not options.system or name in options.system
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="short: shows that everything runs, measures nothing well")
-    parser.add_argument("--only", action="append", choices=FIGURES, metavar="NAME", help=f"of {', '.join(FIGURES)}")
-    parser.add_argument("--system", action="append", choices=[system.name for system in SYSTEMS], metavar="NAME")
+    figures, systems = [*SECTIONS, *FIGURES], [contender.name for contender in (*SYSTEMS, *PEERS)]
+    parser.add_argument("--only", action="append", choices=figures, metavar="NAME", help=f"of {', '.join(figures)}")
+    parser.add_argument("--system", action="append", choices=systems, metavar="NAME", help=f"of {', '.join(systems)}")
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: {RESULTS.name}, for a full run only")
     parser.add_argument(
         "--write-docs", action="store_true", help=f"fill {PAGE.name} from {RESULTS.name}, measure nothing"

@@ -6,9 +6,13 @@ import platform
 import subprocess
 from pathlib import Path
 
+from bench.managers import pm2_version
 from bench.peers import lua_interpreter
 
-_PACKAGES = ("llmspell", "lupa", "pyzmq", "msgspec", "ipykernel", "ilua", "jupyter-client")
+_PACKAGES = (
+    *("llmspell", "lupa", "pyzmq", "msgspec", "aiohttp", "uvloop"),
+    *("ipykernel", "ilua", "jupyter-client", "jupyter-kernel-gateway", "circus", "supervisor"),
+)
 
 
 def facts() -> dict[str, str | int | float]:
@@ -35,6 +39,8 @@ def versions() -> dict[str, str]:
     if lua := lua_interpreter():
         told = subprocess.run([lua, "-v"], capture_output=True, text=True, check=False)
         found["Lua of ilua"] = (told.stdout or told.stderr).partition("  ")[0].strip()
+    if pm2 := pm2_version():
+        found["pm2"] = pm2
     return found
 
 

@@ -129,11 +129,11 @@ def running(system: System, directory: Path) -> Iterator[Kernel]:
     errors = connection_file.with_suffix(".log")
     command = [sys.executable, "-m", *system.arguments, system.connection_option, str(connection_file)]
     # The mark finds children that outlive their kernel: ilua's interpreter does, when a SIGINT ends ilua.
-    environment = {**_environment(directory), "LLMSPELL_BENCH_MARK": str(connection_file)}
+    environ = {**environment(directory), "LLMSPELL_BENCH_MARK": str(connection_file)}
     with errors.open("wb") as log:
         exec_at = time.perf_counter()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
         )
     kernel = Kernel(system, process, connection_file, connection, errors, exec_at)
     try:
@@ -144,7 +144,7 @@ def running(system: System, directory: Path) -> Iterator[Kernel]:
 
 def new_connection(kernel_name: str) -> dict[str, object]:
     """A connection file's content with five TCP ports that were free a moment ago."""
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     key = secrets.token_hex(16)
     fixed = {
         "ip": "127.0.0.1",
@@ -155,7 +155,8 @@ def new_connection(kernel_name: str) -> dict[str, object]:
     return {**ports, **fixed, "key": key}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """TCP ports on loopback that were free a moment ago."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
@@ -166,7 +167,7 @@ def _free_ports(count: int) -> list[int]:
         return ports
 
 
-def _environment(directory: Path) -> dict[str, str]:
+def environment(directory: Path) -> dict[str, str]:
     """The caller's environment with every place that a kernel may write to inside `directory`."""
     places = (
         "HOME",

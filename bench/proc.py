@@ -3,12 +3,15 @@
 Only /proc is read, so this works on Linux alone.
 """
 
+import contextlib
 import os
 import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 _SHARED_LIBRARIES = ("python3", "_zmq", "lua54")
+_END_WITHIN_S = 5.0
 
 
 def tree(pid: int) -> list[int]:
@@ -36,10 +39,20 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def memory_bytes(pid: int) -> dict[str, int]:
-    """Memory of the process tree in bytes, by Linux's names: `Rss`, `Pss`, `Private` (clean + dirty)."""
+def kill_marked(mark: str) -> None:
+    """SIGKILL to whatever has `mark` in its environment, by pid, until nothing has: managers replace their children."""
+    while pids := marked(mark):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            wait_for_end(pid, _END_WITHIN_S)
+
+
+def memory_bytes(pid: int, *, alone: bool = False) -> dict[str, int]:
+    """Memory in bytes, by Linux's names: `Rss`, `Pss`, `Private` (clean + dirty); of the tree, or of `pid` alone."""
     total = {"Rss": 0, "Pss": 0, "Private": 0}
-    for member in tree(pid):
+    for member in (pid,) if alone else tree(pid):
         for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
             key, _, rest = line.partition(":")
             name = "Private" if key in ("Private_Clean", "Private_Dirty") else key
@@ -48,10 +61,10 @@ def memory_bytes(pid: int) -> dict[str, int]:
     return total
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds that the living threads of the process tree have used, by the scheduler's clock."""
+def cpu_s(pid: int, *, alone: bool = False) -> float:
+    """CPU seconds that living threads have used, by the scheduler's clock; of the tree, or of `pid` alone."""
     used = 0
-    for member in tree(pid):
+    for member in (pid,) if alone else tree(pid):
         for task in Path(f"/proc/{member}/task").glob("*/schedstat"):
             try:
                 used += int(task.read_text().split()[0])

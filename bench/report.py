@@ -68,6 +68,10 @@ class Figure(msgspec.Struct, frozen=True):
     rows: list[Row]
     notes: list[str]
 
+    def systems(self) -> list[str]:
+        """Those with a reading in it, in the order in which they were measured."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.readings))
+
 
 class Results(msgspec.Struct, frozen=True):
     """A whole run, as `bench/results.json` holds it."""
@@ -122,8 +126,9 @@ def problems(results: Results) -> list[str]:
     return list(found)
 
 
-def show(figure: Figure, systems: Sequence[str], console: Console) -> None:
+def show(figure: Figure, console: Console) -> None:
     """Print one figure's table and its notes."""
+    systems = figure.systems()
     console.print(figure.title, style="bold", highlight=False, markup=False)
     table = Table()
     for position, heading in enumerate(_headings(systems)):
@@ -181,9 +186,10 @@ def _markdown(results: Results) -> str:
     lines = ["; ".join(f"{name} {value}" for name, value in facts.items()) + ".", ""]
     lines += [f"Not measured: {reason}." for reason in results.missing]
     for figure in results.figures:
-        headings = _headings(results.systems)
+        systems = figure.systems()
+        headings = _headings(systems)
         lines += [f"### {figure.title}", "", _table_line(headings), _table_line(["---"] * len(headings))]
-        lines += [_table_line(_cells(row, results.systems)) for row in figure.rows]
+        lines += [_table_line(_cells(row, systems)) for row in figure.rows]
         lines += ["", *(f"- {note}" for note in figure.notes), *([""] if figure.notes else [])]
     return "\n".join(lines)
 

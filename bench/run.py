@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from bench.peers import Kernel, System, running
 from bench.rawclient import BenchError
@@ -17,17 +17,37 @@ from bench.report import Figure, Reading, Row
 LOAD_LIMIT_S = 240.0
 
 
+class Contender(Protocol):
+    """What has a column in a figure's table."""
+
+    @property
+    def name(self) -> str:
+        """How the tables call it."""
+        ...
+
+
+C = TypeVar("C", bound=Contender)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of the benchmark. A `short` one shows that everything runs; its numbers mean little."""
 
     systems: tuple[System, ...]
+    """The kernels."""
+    names: frozenset[str]
+    """Of everything that takes part: the kernels and the fleet's peers."""
     directory: Path
     short: bool
 
     def amount(self, full: int, short: int) -> int:
         """How many to measure in this run."""
         return short if self.short else full
+
+    def attempt(self, sheet: "Sheet", contender: C, measure: Callable[[C], None]) -> None:
+        """Measure one contender if it takes part."""
+        if contender.name in self.names:
+            sheet.attempt(contender, measure)
 
     @contextlib.contextmanager
     def ready(self, system: System) -> Iterator[Kernel]:
@@ -70,12 +90,12 @@ class Sheet:
         """Declare one measure; `target` is in `unit`."""
         self.rows[label] = Row(label, unit, better, {}, target)
 
-    def put(self, system: System, readings: Mapping[str, Reading]) -> None:
+    def put(self, system: Contender, readings: Mapping[str, Reading]) -> None:
         """Put one system's readings into the rows of these labels."""
         for label, reading in readings.items():
             self.rows[label].readings[system.name] = reading
 
-    def attempt(self, system: System, measure: Callable[[System], None]) -> bool:
+    def attempt(self, system: C, measure: Callable[[C], None]) -> bool:
         """Measure one system; a failure marks its empty rows, is told in the notes, and the others go on."""
         try:
             measure(system)

@@ -158,6 +158,16 @@ def _execute(connection: ConnectionInfo, code: str) -> ExecuteOutcome:
         return client.execute(code, timeout_s=READY_S)
 
 
+async def eventually(is_so: Callable[[], object], what: str) -> None:
+    """Wait for something that nobody tells, while the loop goes on."""
+    try:
+        async with asyncio.timeout(READY_S):
+            while not is_so():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {READY_S:g} s in vain for {what}") from None
+
+
 def has_ended(process: Process, within_s: float = READY_S) -> bool:
     """Whether a process ends in time, by its pidfd."""
     poll = select.poll()

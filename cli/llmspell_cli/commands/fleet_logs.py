@@ -105,7 +105,7 @@ def _print_following(item: LogLine | Event | Gap, output: str) -> None:
 def _text(item: LogLine | Event) -> str:
     if isinstance(item, LogLine):
         return item.text
-    told = " ".join(f"{name}={value}" for name, value in item.data.items())
+    told = " ".join(f"{name}={value}" for name, value in item.data.items() if value not in (None, ""))
     whose = " ".join(part for part in (item.tenant, item.kernel_id) if part)
     return f"{item.seq:>6} {item.at} {item.type:<18} {whose} {told}".rstrip()
 

@@ -134,13 +134,14 @@ class Channel:
 
     def end(self, death: Death) -> None:
         """The incarnation is over: whatever it has not answered in a moment is lost."""
-        if self._sent:
-            self._loop.call_later(LAST_WORDS_S, self._close, death)
-        else:
-            self._close(death)
-
-    def _close(self, death: Death) -> None:
+        # Read now: in a moment the next incarnation counts from the beginning, on the same page.
         begun = self._progress.begun
+        if self._sent:
+            self._loop.call_later(LAST_WORDS_S, self._close, death, begun)
+        else:
+            self._close(death, begun)
+
+    def _close(self, death: Death, begun: int) -> None:
         self._link.close()
         self._progress.close()
         lost, self._sent = self._sent, {}

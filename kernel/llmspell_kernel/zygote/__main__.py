@@ -15,12 +15,12 @@ def main(arguments: list[str]) -> int:
     """Run what the arguments say; returns the exit code."""
     _import_msgspec()
     match arguments:
-        case ["--control", control, "--report", report]:
+        case ["--control", control, "--report", report] if control.isdecimal() and report.isdecimal():
             from llmspell_kernel.zygote.server import Zygote
 
             Zygote(socket.socket(fileno=int(control)), socket.socket(fileno=int(report))).run()
             return 0
-        case ["--start", start, "--report", report]:
+        case ["--start", start, "--report", report] if start.isdecimal() and report.isdecimal():
             from llmspell_kernel.zygote.child import become_kernel
             from llmspell_kernel.zygote.protocol import decode_request
 

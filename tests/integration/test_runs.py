@@ -1,46 +1,22 @@
 """`run_request` to a real kernel: answers, order, time limits, what is said to have begun, and how the kernel ends."""
 
-import mmap
 import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llmspell_kernel.options import Ending
-from llmspell_kernel.runtime.progress import PROGRESS_BYTES
-from support.homes import wait_until
 from support.kernels import KernelHome, KernelProcess
 from support.peers import Client, count
 from support.runs import Runner
+from support.supervised import Supervised
 
 pytestmark = pytest.mark.integration
 
 LOOP = "while true do end"
 STUCK = "return ('a'):rep(100000):find('.-.-.-.-.-.-b')"
 """One call into C that never returns to Lua."""
-
-
-class Supervised:
-    """A kernel with a supervisor: a runner, and the file that says what was begun last."""
-
-    def __init__(self, home: KernelHome, **options: Any) -> None:
-        path = home.path / "progress"
-        supervised = {"transport": "ipc", "is_supervised": True, "progress_file": str(path), **options}
-        self.kernel = home.start_ready(options=supervised)
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), PROGRESS_BYTES, prot=mmap.PROT_READ)
-
-    @property
-    def begun(self) -> int:
-        return int.from_bytes(self._map[:], "little")
-
-    def wait_begun(self, ticket: int) -> None:
-        wait_until(lambda: self.begun >= ticket, f"ticket {ticket} to begin")
-        assert self.begun == ticket
-
-    def connect(self) -> Runner:
-        return Runner(self.kernel.connection)
 
 
 @pytest.fixture
@@ -54,7 +30,7 @@ def kernel(supervised: Supervised) -> KernelProcess:
 
 
 @pytest.fixture
-def runner(supervised: Supervised) -> Any:
+def runner(supervised: Supervised) -> Iterator[Runner]:
     with supervised.connect() as runner:
         yield runner
 
@@ -84,7 +60,7 @@ def test_a_run_is_answered_in_one_message(runner: Runner) -> None:
         ("an expression", "1 + 1", "2"),
         ("several values", "return 1, 'two', nil", "1\ttwo\tnil"),
         ("nothing", "x = 1", None),
-        ("nil", "return nil", None),
+        ("nil", "return nil", "nil"),
         ("empty code", "", None),
         ("text to quote", 'return "\\"\\\\\\n\\0"', '"\\\n\0'),
         ("not UTF-8", "return '\\xff'", "�"),
@@ -226,7 +202,7 @@ def test_time_is_counted_from_the_arrival_and_a_late_run_is_not_begun(runner: Ru
     assert answer["status"] == "timeout"
     assert "not begun" in answer["error"]["message"]
     assert supervised.begun == 1
-    assert runner.run("return ran", ticket=3, timeout_s=20)["result"] is None
+    assert runner.run("return ran", ticket=3, timeout_s=20)["result"] == "nil"
 
 
 def test_a_limit_does_not_reach_the_next_run(runner: Runner) -> None:

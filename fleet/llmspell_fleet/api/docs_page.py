@@ -29,11 +29,11 @@ details { border: 1px solid var(--line); border-radius: .5rem; margin: .5rem 0; 
 summary { cursor: pointer; padding: .55rem .8rem; display: flex; flex-wrap: wrap; gap: .2rem .8rem;
   align-items: baseline; }
 summary:hover { background: var(--soft); } summary .what { color: var(--dim); }
-details > div { padding: .2rem 1rem 1rem; border-top: 1px solid var(--line); }
+details > div { padding: .2rem 1rem 1rem; border-top: 1px solid var(--line); overflow-x: auto; }
 .method { font: 700 .78rem ui-monospace, monospace; min-width: 4rem; }
 .get { color: var(--get); } .post { color: var(--post); } .patch { color: var(--patch); }
 .delete { color: var(--delete); }
-td, code { overflow-wrap: anywhere; }
+summary code { overflow-wrap: anywhere; } td:first-child, td:last-child:not(:nth-child(3)) { white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; margin: .3rem 0 .8rem; font-size: .93rem; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--dim); font-weight: 600; } h3 { font-size: .95rem; margin: 1rem 0 .1rem; }
@@ -97,7 +97,7 @@ def _operation(document: Json, method: str, path: str, operation: Json, origin: 
     for status, reply in operation["responses"].items():
         kinds = [f"{kind}: {_type(content['schema'])}" for kind, content in reply.get("content", {}).items()]
         rows.append([status, reply["description"], "; ".join(kinds)])
-    parts.append(_table("Answers", ["status", "", "content"], rows))
+    parts.append(_table("Answers", ["status", "meaning", "content"], rows))
     schema = operation["responses"].get("200", operation["responses"].get("201", {})).get("content", {})
     if "$ref" in (shape := schema.get("application/json", {}).get("schema", {})):
         parts.append(_members("Content", document, shape))
@@ -150,7 +150,7 @@ def _type(schema: Json) -> str:
     kind = str(schema.get("format", schema.get("type", "anything")))
     if kind == "array":
         return f"list of {_type(schema.get('items', {}))}"
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
+    bounds = [f"{sign} {schema[key]:,}" for key, sign in _BOUNDS.items() if key in schema]
     return f"{kind} ({', '.join(bounds)})" if bounds else kind
 
 

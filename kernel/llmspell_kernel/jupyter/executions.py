@@ -15,7 +15,7 @@ import msgspec
 from llmspell_kernel.jupyter.contents import BUSY, IDLE, ErrorContent, ExecuteRequest, encode, json_text
 from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.iopub import IOPub
-from llmspell_kernel.jupyter.outputs import publish_display, publish_text
+from llmspell_kernel.jupyter.outputs import joined, publish_display, publish_text
 from llmspell_kernel.jupyter.pager import Question, question
 from llmspell_kernel.jupyter.runs import Run
 from llmspell_kernel.runtime.engine import Outcome, ScriptError, Status
@@ -25,7 +25,6 @@ from llmspell_kernel.runtime.outbox import (
     InputRequest,
     Item,
     Publication,
-    StderrText,
     Symbols,
 )
 from llmspell_kernel.runtime.worker import Execution, Worker
@@ -190,23 +189,11 @@ class Executions:
     def deliver(self, items: Sequence[Item]) -> None:
         """Publish what the Lua thread brought."""
         self.announce()
-        text: list[bytes] = []
-        name = b"stdout"
-        for item in items:
-            if type(item) is bytes:
-                if name != b"stdout":
-                    self._stream(name, text)
-                    name = b"stdout"
-                text.append(item)
-            elif type(item) is StderrText:
-                if name != b"stderr":
-                    self._stream(name, text)
-                    name = b"stderr"
-                text.append(item.data)
+        for item in joined(items):
+            if isinstance(item, tuple):
+                self._stream(*item)
             else:
-                self._stream(name, text)
                 self._event(item)
-        self._stream(name, text)
 
     def _event(self, item: Item) -> None:
         if type(item) is Finished:
@@ -221,11 +208,7 @@ class Executions:
             self.symbols = item.rows
             self._since_symbols.clear()
 
-    def _stream(self, name: bytes, text: list[bytes]) -> None:
-        if not text:
-            return
-        data = b"".join(text)
-        text.clear()
+    def _stream(self, name: bytes, data: bytes) -> None:
         if not self._line or self._line[0].request.silent:
             return
         head = self._line[0]

@@ -1,14 +1,37 @@
 """What an execution brings about while it runs, for everybody who subscribes, and for its caller when it is a run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from llmspell_kernel.jupyter.contents import json_text
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.runs import Run
-from llmspell_kernel.runtime.outbox import FLUSH_BYTES, Publication
+from llmspell_kernel.runtime.outbox import FLUSH_BYTES, Item, Publication, StderrText
 
 _STREAM: Final = b'{"name":"%b","text":%b}'
+
+
+def joined(items: Iterable[Item]) -> Iterator[Item | tuple[bytes, bytes]]:
+    """The items in order, with texts of one stream that follow one another as one (stream's name, text)."""
+    text: list[bytes] = []
+    name = b"stdout"
+    for item in items:
+        if isinstance(item, bytes):
+            stream, data = b"stdout", item
+        elif isinstance(item, StderrText):
+            stream, data = b"stderr", item.data
+        else:
+            stream, data = b"", b""
+        if text and stream != name:
+            yield name, b"".join(text)
+            text.clear()
+        name = stream
+        if isinstance(item, bytes | StderrText):
+            text.append(data)
+        else:
+            yield item
+    if text:
+        yield name, b"".join(text)
 
 
 def publish_text(

@@ -1,0 +1,302 @@
+"""What one incarnation is asked, with a real kernel: answers, output, and what becomes of it all at its death."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+import zmq
+
+from llmspell_fleet.router.channel import Lost
+from support.channels import KILLED, Caller, answer
+from support.kernels import READY_S
+from support.peers import Client
+from support.proc import files_of
+from support.spawning import eventually
+from support.supervised import Supervised
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+LOOP = "while true do end"
+
+
+@pytest.fixture
+def caller(context: "zmq.Context[zmq.Socket[bytes]]", supervised: Supervised) -> Iterator[Caller]:
+    made = Caller(context, supervised)
+    yield made
+    made.channel.end(KILLED)
+
+
+async def begun(supervised: Supervised, ticket: int) -> None:
+    await eventually(lambda: supervised.begun >= ticket, f"ticket {ticket} to begin")
+
+
+async def lost(pending: "asyncio.Future[bytes]") -> Lost:
+    with pytest.raises(Lost) as caught:
+        await asyncio.wait_for(pending, READY_S)
+    return caught.value
+
+
+# --- answers
+
+
+async def test_a_greeting_is_answered_each_time(caller: Caller) -> None:
+    assert caller.answered == 0
+    caller.channel.greet()
+    await eventually(lambda: caller.answered == 1, "an answer")
+    caller.channel.greet()
+    await eventually(lambda: caller.answered == 2, "another answer")
+    assert caller.channel.heard_at > 0
+
+
+async def test_a_run_is_answered_and_counted(caller: Caller) -> None:
+    pending = caller.send("print('x') return 6 * 7")
+    assert (caller.channel.load, caller.channel.executions) == (1, 0)
+
+    content = await answer(pending)
+
+    assert (content["status"], content["result"], content["stdout"]) == ("ok", "42", "x\n")
+    assert (caller.channel.load, caller.channel.executions, caller.idle) == (0, 1, 1)
+
+
+async def test_a_caller_who_has_left_disturbs_nobody(caller: Caller) -> None:
+    left, stayed = caller.send("return 1"), caller.send("return 2")
+    left.cancel()
+
+    assert (await answer(stayed))["result"] == "2"
+    assert (caller.channel.load, caller.channel.executions) == (0, 2)
+
+
+async def test_idle_is_told_when_the_last_one_is_answered(caller: Caller) -> None:
+    pending = [caller.send("return 1") for _ in range(10)]
+    await asyncio.gather(*map(answer, pending))
+
+    assert caller.idle == 1
+
+
+async def test_output_comes_before_the_answer(caller: Caller) -> None:
+    heard: list[Any] = []
+    pending = caller.send("print('one') display(2)", on_output=lambda content: heard.append(json.loads(content)))
+    pending.add_done_callback(lambda _: heard.append("answer"))
+
+    content = await answer(pending)
+
+    assert content["stdout"] == ""
+    text, shown, end = heard
+    assert text == {"name": "stdout", "text": "one\n"}
+    assert shown["display"]["text/plain"] == "2"
+    assert end == "answer"
+
+
+async def test_statistics_are_the_kernels_own(caller: Caller, supervised: Supervised) -> None:
+    await caller.run("return 1")
+    statistics = json.loads(await asyncio.wait_for(caller.channel.statistics(), READY_S))
+
+    assert (statistics["pid"], statistics["executions"]) == (supervised.kernel.pid, 1)
+
+
+async def test_time_limits_are_held_by_the_kernel(caller: Caller) -> None:
+    content = await caller.run(LOOP, timeout_s=0.2)
+
+    assert content["status"] == "timeout"
+
+
+async def test_two_thousand_at_once_are_answered_once_and_in_order(caller: Caller) -> None:
+    order: list[int] = []
+    pending = []
+    for number in range(2000):
+        sent = caller.send(f"return {number}")
+        sent.add_done_callback(lambda _, number=number: order.append(number))
+        pending.append(sent)
+    assert caller.channel.load == 2000
+
+    answers = await asyncio.gather(*map(answer, pending))
+
+    assert [content["result"] for content in answers] == [str(number) for number in range(2000)]
+    assert order == list(range(2000))
+    assert (caller.channel.load, caller.channel.executions, caller.idle) == (0, 2000, 1)
+
+
+async def test_more_than_a_kernel_takes_at_once_are_answered_too(caller: Caller) -> None:
+    pending = [caller.send(f"return {number}") for number in range(6000)]
+
+    answers = await asyncio.gather(*map(answer, pending))
+
+    assert [content["result"] for content in answers] == [str(number) for number in range(6000)]
+
+
+async def test_answers_of_any_size_come_whole(caller: Caller) -> None:
+    assert (await caller.run("return ('x'):rep(5000000)"))["result"] == "x" * 5_000_000
+
+
+# --- deaths
+
+
+async def test_exactly_what_was_begun_is_lost_as_begun(caller: Caller, supervised: Supervised) -> None:
+    done = caller.send("return 1")
+    running, *waiting = [caller.send(LOOP) for _ in range(5)]
+    assert (await answer(done))["result"] == "1"
+    await begun(supervised, 2)
+    assert [caller.channel.has_begun(pending) for pending in (running, *waiting)] == [True] + [False] * 4
+
+    caller.kill()
+    caller.channel.end(KILLED)
+
+    losses = [await lost(pending) for pending in (running, *waiting)]
+    assert [loss.had_begun for loss in losses] == [True] + [False] * 4
+    assert all(loss.death is KILLED for loss in losses)
+    assert caller.channel.load == 0
+
+
+async def test_a_kernel_killed_under_load_loses_each_run_one_way_or_the_other(
+    caller: Caller, supervised: Supervised
+) -> None:
+    pending = [caller.send(f"ran = (ran or 0) + 1 return {number}") for number in range(3000)]
+    await begun(supervised, 100)
+    caller.kill()
+    last = supervised.begun
+    caller.channel.end(KILLED)
+
+    outcomes = await asyncio.gather(*pending, return_exceptions=True)
+
+    answered = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
+    losses = [outcome for outcome in outcomes if isinstance(outcome, Lost)]
+    assert len(answered) + len(losses) == 3000
+    # Answered is a beginning of what had begun, and what had begun is a beginning of all.
+    assert all(isinstance(outcome, bytes) for outcome in outcomes[: len(answered)])
+    assert [loss.had_begun for loss in losses] == [number < last for number in range(len(answered), 3000)]
+
+
+async def test_what_runs_is_named_for_the_certificate_without_its_code(caller: Caller, supervised: Supervised) -> None:
+    caller.send(LOOP)
+    caller.send("return 'waits'")
+    await begun(supervised, 1)
+
+    (running,) = caller.channel.running()
+
+    assert (running.id, running.sha256) == ("e-1", sha256(LOOP.encode()).hexdigest())
+    assert 0 <= running.running_s < READY_S
+    caller.kill()
+
+
+async def test_code_that_is_not_unicode_is_named_too(caller: Caller) -> None:
+    caller.send("return '\ud800'")
+    await eventually(lambda: caller.channel.load == 0, "its answer")
+    assert caller.channel.running() == ()
+
+
+async def test_an_answer_that_left_before_the_end_arrives(caller: Caller, supervised: Supervised) -> None:
+    with Client(supervised.kernel.connection, channels=("iopub", "shell")) as client:
+        await asyncio.to_thread(client.kernel_info)
+        pending = caller.send("return 'last words'")
+        # Without the loop: the answer arrives at this process, and nobody looks.
+        client.until(lambda: _has_idle(client), "the run's idle")
+        caller.kill()
+        assert not pending.done()
+        caller.channel.end(KILLED)
+
+        assert (await answer(pending))["result"] == "last words"
+
+
+async def test_an_answer_that_arrived_is_not_lost_to_a_loop_that_is_late(
+    caller: Caller, supervised: Supervised
+) -> None:
+    with Client(supervised.kernel.connection, channels=("iopub", "shell")) as client:
+        await asyncio.to_thread(client.kernel_info)
+        pending = [caller.send(f"return {number}") for number in range(500)]
+        client.until(lambda: len(_idles(client)) == 500, "the idles of all")
+        caller.kill()
+        caller.channel.end(KILLED)
+        # As a loop that is too busy to read does: the end comes first.
+        caller.channel._close(KILLED)
+
+        answers = await asyncio.gather(*map(answer, pending))
+        assert [content["result"] for content in answers] == [str(number) for number in range(500)]
+
+
+def _has_idle(client: Client) -> bool:
+    return bool(_idles(client))
+
+
+def _idles(client: Client) -> list[str]:
+    return [
+        message["parent_header"]["msg_id"]
+        for message in client.unasked
+        if message["msg_type"] == "status"
+        and message["content"]["execution_state"] == "idle"
+        and message["parent_header"].get("username") == "llmspell-fleet"
+    ]
+
+
+async def test_the_last_answer_of_a_stuck_kernel_arrives(caller: Caller, supervised: Supervised) -> None:
+    stuck, waiting = caller.send("return ('a'):rep(100000):find('.-.-.-.-.-.-b')"), caller.send("return 2")
+    await begun(supervised, 1)
+    supervised.kernel.signal(signal.SIGINT)
+    await asyncio.to_thread(supervised.kernel.wait)
+    caller.channel.end(KILLED)
+
+    assert (await answer(stuck))["error"]["name"] == "KernelReplaced"
+    assert (await lost(waiting)).had_begun is False
+
+
+async def test_an_end_with_nothing_to_wait_for_is_at_once(caller: Caller) -> None:
+    await caller.run("return 1")
+    before = len(files_of("self"))
+    caller.channel.end(KILLED)
+
+    await eventually(lambda: len(files_of("self")) < before, "its descriptors to be closed")
+
+
+async def test_who_waits_for_statistics_is_let_go(caller: Caller, supervised: Supervised) -> None:
+    caller.kill()
+    asked = asyncio.ensure_future(caller.channel.statistics())
+    await asyncio.sleep(0)
+    caller.channel.end(KILLED)
+
+    done, _ = await asyncio.wait([asked], timeout=READY_S)
+    assert done
+    assert asked.cancelled()
+
+
+# --- the next controller
+
+
+async def test_the_next_controller_takes_the_connection_over(
+    context: "zmq.Context[zmq.Socket[bytes]]", caller: Caller, supervised: Supervised
+) -> None:
+    running = caller.send(LOOP, timeout_s=1)
+    await begun(supervised, 1)
+
+    successor = Caller(context, supervised)
+    content = await successor.run("return 'successor'")
+
+    assert content["result"] == "successor"
+    assert (successor.channel.executions, successor.channel.load) == (1, 0)
+    # What the first one asked was answered to the second one, which does not take it for its own.
+    assert not running.done()
+    successor.channel.greet()
+    await eventually(lambda: successor.answered == 1, "an answer")
+    successor.channel.end(KILLED)
+
+
+async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
+    context: "zmq.Context[zmq.Socket[bytes]]", caller: Caller, supervised: Supervised
+) -> None:
+    with Client(supervised.kernel.connection, channels=("control",)) as client:
+        for _ in range(3):
+            caller.send(LOOP)
+        await begun(supervised, 1)
+        successor = Caller(context, supervised)
+        own = successor.send("return 'mine'")
+        for ticket in (2, 3):
+            client.ask("interrupt_request", channel="control")
+            await begun(supervised, ticket)
+
+        assert not successor.channel.has_begun(own)
+
+        client.ask("interrupt_request", channel="control")
+        assert (await answer(own))["result"] == "mine"
+        successor.channel.end(KILLED)

@@ -1,7 +1,7 @@
 """How processes end: noticed by pidfd within milliseconds, explained by an exit status, told by a death certificate.
 
-The pidfd tells at once that a process has ended. Its status comes from whoever reaps it: the zygote reports it, or the
-process is our own child, or the system tells it to any holder of the pidfd (Linux 6.15). Whichever is first counts.
+The pidfd tells at once that a process has ended. Its status comes from whoever reaps it (the zygote reports it, or it
+is our own child), or from the system: while it is a zombie, and to the holder of its pidfd afterwards (Linux 6.15).
 """
 
 import asyncio
@@ -53,13 +53,14 @@ class Endings:
             return
         self._loop.remove_reader(entry.process.pidfd)
         give_up_at = max(give_up_at, self._loop.time() + GIVE_UP_S)
-        self._ask(pid, give_up_at)
+        # Not yet: what it said before its end (`explain`) is read in this turn of the loop.
+        self._loop.call_soon(self._ask, pid, give_up_at)
 
     def _ask(self, pid: int, give_up_at: float) -> None:
         entry = self._watched.get(pid)
         if entry is None or entry.process is None:
             return
-        status = exit_status(entry.process.pidfd)
+        status = exit_status(entry.process)
         if status is not None:
             self.reaped(pid, status)
         elif self._loop.time() >= give_up_at:

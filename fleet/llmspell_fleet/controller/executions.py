@@ -117,7 +117,7 @@ class Executions:
                     if expiry is not None:
                         expiry.cancel()
             except Lost as lost:
-                if self.fails_over and not lost.had_begun and on_output is None:
+                if self.fails_over and not lost.had_begun:
                     self._metrics.execution_retried(tenant.id)
                     continue
                 self._metrics.execution_finished(tenant.id, "died", self._loop.time() - begun_at)

@@ -15,6 +15,10 @@ _PIDFD_GET_INFO: Final = 0xC040FF0B
 _INFO: Final = struct.Struct("=QQ11Ii")
 _INFO_EXIT: Final = 1 << 3
 
+_START_TIME: Final = 22 - 3
+_EXIT_CODE: Final = 52 - 3
+"""Fields of proc_pid_stat(5), counted from the state, which follows the command's name."""
+
 
 def find_process(pid: int, start_time: int) -> Process | None:
     """The process with this number and start time, held by a pidfd; None when it has ended."""
@@ -36,20 +40,37 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def exit_status(pidfd: int) -> int | None:
+def exit_status(process: Process) -> int | None:
     """The wait status of a process that has ended: reaped here if it is our child, else asked of the system.
 
-    None when nobody can say (yet): its parent has not reaped it, or the system is older than Linux 6.15.
+    None when nobody can say: it was reaped by another, and the system is older than Linux 6.15.
     """
+    pidfd = process.pidfd
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        return _told_exit_status(pidfd)
+        # Before it is reaped, /proc has it; afterwards, the pidfd.
+        status = _zombie_status(process)
+        return _told_exit_status(pidfd) if status is None else status
     if result is None:
         return None
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8
     return int(result.si_status) | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def _zombie_status(process: Process) -> int | None:
+    """What proc_pid_stat(5) says of a process that nobody has reaped."""
+    try:
+        with open(f"/proc/{process.pid}/stat", "rb") as stream:
+            if os.geteuid() not in {0, os.fstat(stream.fileno()).st_uid}:
+                return None  # others are told 0
+            content = stream.read()
+    except OSError:
+        return None
+    fields = content[content.rindex(b")") + 2 :].split()
+    is_it = int(fields[_START_TIME]) == process.start_time
+    return int(fields[_EXIT_CODE]) if is_it and fields[0] == b"Z" else None
 
 
 def _told_exit_status(pidfd: int) -> int | None:

@@ -66,15 +66,15 @@ class SubprocessSpawner:
         # It cannot be reaped before we ask for it, so that the number is its own until then.
         pid, start_time = child.pid, process_start_time(child.pid) or 0
         own = self._children[pid] = os.pidfd_open(pid)
-        self._loop.add_reader(own, self._ended, pid, own)
+        self._loop.add_reader(own, self._ended, Process(pid, start_time, own))
         self._listener.started(kernel, Process(pid, start_time, os.pidfd_open(pid)))
 
-    def _ended(self, pid: int, pidfd: int) -> None:
-        status = exit_status(pidfd)
+    def _ended(self, process: Process) -> None:
+        status = exit_status(process)
         if status is None:
             return
-        self._forget(pid)
-        self._listener.exited(pid, status)
+        self._forget(process.pid)
+        self._listener.exited(process.pid, status)
 
     def _forget(self, pid: int) -> None:
         pidfd = self._children.pop(pid)

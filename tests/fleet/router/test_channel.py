@@ -3,11 +3,12 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import zmq
 
 from llmspell_fleet.router.channel import Lost
@@ -23,8 +24,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 LOOP = "while true do end"
 
 
-@pytest.fixture
-def caller(context: "zmq.Context[zmq.Socket[bytes]]", supervised: Supervised) -> Iterator[Caller]:
+@pytest_asyncio.fixture
+async def caller(context: "zmq.Context[zmq.Socket[bytes]]", supervised: Supervised) -> AsyncIterator[Caller]:
     made = Caller(context, supervised)
     yield made
     made.channel.end(KILLED)

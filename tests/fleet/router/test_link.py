@@ -9,11 +9,10 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, Link, RunContent
+from llmspell_fleet.router.link import Link, RunContent
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_kernel.connection import ConnectionInfo
 from support.kernels import READY_S, short_folder
-from support.proc import files_of
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -206,25 +205,6 @@ async def test_its_name_is_the_same_after_a_restart_and_its_requests_are_not(
         heard.link.close()
 
     assert (len(identities), len(sessions)) == (1, 2)
-
-
-async def test_a_connection_takes_as_many_descriptors_as_it_says(
-    context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer
-) -> None:
-    first = Heard(context, peer.info)
-    first.link.hello()
-    peer.receive()
-    before = len(files_of("self"))
-    # All but the first are handed over to the next: connected before anything is sent.
-    links = [Heard(context, peer.info) for _ in range(5)]
-    for heard in links:
-        heard.link.hello()
-        peer.receive()
-
-    # Both ends are in this process, and an earlier one's end closes when the next one takes over.
-    assert len(files_of("self")) - before <= 5 * (DESCRIPTORS_PER_LINK + 1)
-    for heard in (first, *links):
-        heard.link.close()
 
 
 async def test_progress_is_read_when_its_file_is_gone(tmp_path: Path) -> None:

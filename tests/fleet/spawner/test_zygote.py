@@ -94,8 +94,8 @@ async def test_the_end_of_an_orphan_is_seen_and_explained_by_its_pidfd(site: Spa
 
     assert has_ended(process)
     # Whoever is its parent now reaps it; then the system tells.
-    await eventually(lambda: exit_status(process.pidfd) is not None, "its status")
-    assert exit_status(process.pidfd) == signal.SIGKILL
+    await eventually(lambda: exit_status(process) is not None, "its status")
+    assert exit_status(process) == signal.SIGKILL
     assert site.told.of(process.pid) == []
 
 

@@ -1,1 +1,1 @@
-"""The fleet: the controller that starts, limits, watches and routes to many kernels. Not built yet."""
+"""The fleet: the controller that starts, limits, watches and routes to many kernels."""

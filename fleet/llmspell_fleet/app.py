@@ -127,7 +127,7 @@ class Fleet:
         server = await serve_http(
             controller.service,
             controller.tokens.principal,
-            controller.metrics,
+            controller.sampling,
             HttpOptions(
                 socket=self._paths.socket,
                 version=__version__,

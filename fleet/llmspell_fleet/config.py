@@ -288,13 +288,16 @@ def refusals(config: FleetConfig, *, allow_weaker: bool = False) -> list[str]:
 def refuse_weaker(config: FleetConfig, *, allow_weaker: bool) -> FleetConfig:
     """`config` as a fleet may start with it; RefusedError lists why it must not.
 
-    With `allow_weaker`, an isolation level that is not built yet becomes the strongest one that is, and the
-    fleet's health says so.
+    With `allow_weaker`, an isolation level that is not built yet becomes the strongest one that is, here and where
+    tenants ask for it, and the fleet's health says so.
     """
     if reasons := refusals(config, allow_weaker=allow_weaker):
         raise RefusedError("the fleet is not started:\n" + "\n".join(f"  {reason}" for reason in reasons))
     if config.isolation_level != "strict":
-        return config
+        if not allow_weaker:
+            return config
+        permitted = 'tenants that ask for isolation level "strict" get "process" (--allow-weaker-isolation)'
+        return msgspec.structs.replace(config, degraded={**config.degraded, "isolation": permitted})
     said = (
         'isolation level "strict" was asked for and is not built yet: '
         'kernels run with "process" (--allow-weaker-isolation)'

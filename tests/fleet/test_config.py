@@ -435,9 +435,10 @@ def test_weaker_isolation_is_taken_when_allowed_and_health_says_so() -> None:
 @pytest.mark.parametrize("level", ["none", "process"])
 @pytest.mark.parametrize("allowed", [False, True])
 def test_isolation_that_is_there_stays_as_it_was_asked_for(level: Any, allowed: bool) -> None:
-    loaded = FleetConfig(isolation_level=level)
+    held = config.refuse_weaker(FleetConfig(isolation_level=level), allow_weaker=allowed)
 
-    assert config.refuse_weaker(loaded, allow_weaker=allowed) == loaded
+    assert (held.isolation_level, held.notices) == (level, ())
+    assert set(held.degraded) == ({"isolation"} if allowed else set()), "the permission itself is shown"
 
 
 def test_the_permission_for_weaker_isolation_permits_nothing_else() -> None:

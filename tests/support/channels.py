@@ -28,11 +28,12 @@ KILLED = Death(
 class Caller:
     """One channel, and how often it was called back."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", supervised: Supervised) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], supervised: Supervised) -> None:
         self._supervised = supervised
         self.answered = 0
         self.idle = 0
-        self._sent = 0
+        self._sent: list[asyncio.Future[bytes]] = []
+        self._has_ended = False
         self.channel = Channel(
             KERNEL,
             context,
@@ -50,12 +51,24 @@ class Caller:
 
     def send(self, code: str, **given: Any) -> "asyncio.Future[bytes]":
         """Have it run code; `run` also waits."""
-        self._sent += 1
-        return self.channel.send(f"e-{self._sent}", code, **{"timeout_s": READY_S, **given})
+        pending = self.channel.send(f"e-{len(self._sent) + 1}", code, **{"timeout_s": READY_S, **given})
+        self._sent.append(pending)
+        return pending
 
     async def run(self, code: str, **given: Any) -> Any:
         """The answer to a run."""
         return await answer(self.send(code, **given))
+
+    def end(self) -> None:
+        """What the fleet does when the process has ended."""
+        if not self._has_ended:
+            self._has_ended = True
+            self.channel.end(KILLED)
+
+    async def close(self) -> None:
+        """End it, and wait for what becomes of everything that was sent."""
+        self.end()
+        await asyncio.gather(*self._sent, return_exceptions=True)
 
     def kill(self) -> None:
         """Kill the kernel; returns when it is dead."""

@@ -1,6 +1,5 @@
 """What the system says of a process: proc(5)."""
 
-import os
 from pathlib import Path
 
 
@@ -38,6 +37,17 @@ def signals_of(mask: str) -> set[int]:
     return {number + 1 for number in range(64) if int(mask, 16) >> number & 1}
 
 
+def pid_of(pidfd: int) -> int:
+    """The process that a pidfd of ours holds."""
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+
+def folder_of(pid: int) -> str:
+    """Its working directory."""
+    return str(Path(f"/proc/{pid}/cwd").readlink())
+
+
 def threads_of(pid: int) -> int:
     """How many threads it has."""
-    return len(os.listdir(f"/proc/{pid}/task"))
+    return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())

@@ -56,7 +56,7 @@ class Told:
         self.connections[kernel] = connection
         self._note("serving", kernel)
 
-    def refused(self, kernel: KernelId, pid: int, reason: str) -> None:
+    def refused(self, kernel: KernelId, pid: int, reason: str) -> None:  # noqa: ARG002
         self.refusals[kernel] = reason
         self._note("refused", kernel)
 
@@ -162,7 +162,7 @@ async def eventually(is_so: Callable[[], object], what: str) -> None:
     """Wait for something that nobody tells, while the loop goes on."""
     try:
         async with asyncio.timeout(READY_S):
-            while not is_so():
+            while not is_so():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"waited {READY_S:g} s in vain for {what}") from None

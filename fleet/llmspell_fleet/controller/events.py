@@ -35,6 +35,8 @@ class Events:
         self._store = store
         self._next = next_seq
         self._kept: deque[Event] = deque(maxlen=KEPT)
+        self._past: dict[TenantId, int] = {}
+        """Up to which number a name's events are those of a tenant that is gone."""
         self.followers: Followers[Event] = Followers()
 
     def emit(
@@ -62,11 +64,14 @@ class Events:
 
     def forget(self, tenant: TenantId) -> None:
         """A tenant is gone: a later one of its name does not see its events."""
-        self._kept = deque((event for event in self._kept if event.tenant != tenant), maxlen=KEPT)
+        self._past = {name: seq for name, seq in self._past.items() if seq >= self.first_kept}
+        self._past[tenant] = self._next - 1
 
     def since(self, seq: int, tenant: TenantId | None, limit: int) -> list[Event]:
         """The oldest `limit` of the events kept in memory with a number above `seq` that `tenant` may see."""
         found = []
+        if tenant is not None:
+            seq = max(seq, self._past.get(tenant, 0))
         for event in self._kept:
             if event.seq > seq and (tenant is None or event.tenant == tenant):
                 found.append(event)

@@ -1,4 +1,4 @@
-"""Looks at what the fleet uses, now and then, and hands it to the metrics."""
+"""Looks at what the fleet uses, now and then, and shows it with the metrics: the `api.options.MetricsPort`."""
 
 import asyncio
 import time
@@ -32,6 +32,7 @@ class Sampling:
         self._spawner = spawner
         self._sampler = UsageSampler()
         self._lag = LoopLag(metrics.loop_lag)
+        self.request_finished = metrics.request_finished
         self.http_connections: Callable[[], int] = lambda: 0
         """Set once there is an HTTP server."""
         self.usages: dict[KernelId, ProcessUsage] = {}
@@ -44,10 +45,14 @@ class Sampling:
             while True:
                 pids = {entry.id: entry.process.pid for entry in self._supervisor if entry.process is not None}
                 self.usages = await self._sampler.sweep(pids)
-                self._metrics.update(self._snapshot())
                 await asyncio.sleep(INTERVAL_S)
         finally:
             self._lag.stop()
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The metrics as a scrape sees them: what there is now, and what was used when it was last looked at."""
+        self._metrics.update(self._snapshot())
+        return self._metrics.render(accept)
 
     def _snapshot(self) -> Snapshot:
         now = asyncio.get_running_loop().time()

@@ -20,6 +20,10 @@ LAST_WORDS_S = 0.005
 """How long after a kernel's end an answer may still be on its way: it left before the end."""
 
 
+LEFT_IN_LINE = 1 << 20
+"""More executions than an earlier controller can have left waiting: their tickets come after the one begun last."""
+
+
 class Lost(Exception):  # noqa: N818 - an outcome, not a fault
     """The kernel died before it answered. `had_begun`: it may have run, and is not to be run again."""
 
@@ -63,7 +67,7 @@ class Channel:
         """Loop time of its last message."""
         self._loop = asyncio.get_running_loop()
         self._progress = ProgressReader(progress_path)
-        self._tickets = self._progress.begun
+        self._tickets = self._progress.begun + LEFT_IN_LINE
         self._on_answered = on_answered
         self._on_idle = on_idle
         self._sent: dict[int, Sent] = {}
@@ -136,12 +140,15 @@ class Channel:
         """The incarnation is over: whatever it has not answered in a moment is lost."""
         # Read now: in a moment the next incarnation counts from the beginning, on the same page.
         begun = self._progress.begun
+        self._on_idle = lambda: None  # whoever listens asks the next incarnation by now
         if self._sent:
             self._loop.call_later(LAST_WORDS_S, self._close, death, begun)
         else:
             self._close(death, begun)
 
     def _close(self, death: Death, begun: int) -> None:
+        # A busy loop comes here before it has read what arrived in time.
+        self._link.read_all()
         self._link.close()
         self._progress.close()
         lost, self._sent = self._sent, {}

@@ -26,6 +26,11 @@ MAX_SOCKETS: Final = 100_000
 AT_ONCE: Final = 64
 """Messages read from one kernel before the others get their turn."""
 
+RECONNECT_MS: Final = 5_000
+"""How long after a break a link connects again: far longer than it outlives its kernel, since what still waits to be
+sent must not reach the next incarnation at the same address. Not never (-1): ZeroMQ then drops, at the break, what has
+arrived and was not read yet: a kernel's last answers."""
+
 DESCRIPTORS_PER_LINK: Final = 2
 """What one connection takes of RLIMIT_NOFILE."""
 
@@ -90,7 +95,7 @@ class Link:
         socket.setsockopt(zmq.ROUTING_ID, routing_id)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.RECONNECT_IVL, -1 if connection.transport == "ipc" else 100)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.connect(connection.endpoint("shell"))
         loop.add_reader(socket.FD, self._readable)
 
@@ -116,13 +121,23 @@ class Link:
     def _readable(self) -> None:
         self._scheduled = False
         for _ in range(AT_ONCE):
-            # Asked each time: what was heard may have closed it.
-            if self._socket.closed or not is_readable(self._socket):
+            if not self._read():
                 return
-            frames, _descriptor = receive(self._socket)
-            self._hear(frames)
         self._scheduled = True
         self._loop.call_soon(self._readable)
+
+    def _read(self) -> bool:
+        # Asked each time: what was heard may have closed it.
+        if self._socket.closed or not is_readable(self._socket):
+            return False
+        frames, _descriptor = receive(self._socket)
+        self._hear(frames)
+        return True
+
+    def read_all(self) -> None:
+        """Hear everything that has arrived by now."""
+        while self._read():
+            pass
 
     def _hear(self, frames: list[bytes]) -> None:
         if len(frames) < 6 or frames[0] != DELIMITER:

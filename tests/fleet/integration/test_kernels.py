@@ -1,7 +1,9 @@
 """`/v1/kernels` and `/v1/events` of a fleet that really runs."""
 
+import http.client
 import os
 import signal
+import socket
 import threading
 import urllib.request
 import uuid
@@ -183,14 +185,14 @@ class _Following:
         try:
             while data := self._answer.read1(65536):
                 self.body += data
-        except (OSError, ValueError, AttributeError):
+        except (OSError, http.client.HTTPException):
             return  # closed below
 
     def events(self) -> list[tuple[str, int | None, Any]]:
         return sse(self.body.rpartition(b"\n\n")[0])
 
     def close(self) -> None:
-        self._answer.fp.raw._sock.shutdown(2)  # what ends a thread that reads
+        self._answer.fp.raw._sock.shutdown(socket.SHUT_RDWR)  # what ends a thread that reads
         self._thread.join()
         self._answer.close()
 

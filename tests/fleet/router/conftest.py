@@ -29,7 +29,7 @@ def supervised(home: KernelHome) -> Supervised:
 
 
 @pytest_asyncio.fixture
-async def context() -> "AsyncIterator[zmq.Context[zmq.Socket[bytes]]]":
+async def context() -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
     made = make_context()
     yield made
     made.destroy(linger=0)

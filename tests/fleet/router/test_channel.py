@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 import zmq
 
-from llmspell_fleet.router.channel import Lost
+from llmspell_fleet.router.channel import LEFT_IN_LINE, Lost
 from support.channels import KILLED, Caller, answer
 from support.kernels import READY_S
 from support.peers import Client
@@ -25,14 +25,15 @@ LOOP = "while true do end"
 
 
 @pytest_asyncio.fixture
-async def caller(context: "zmq.Context[zmq.Socket[bytes]]", supervised: Supervised) -> AsyncIterator[Caller]:
+async def caller(context: zmq.Context[zmq.Socket[bytes]], supervised: Supervised) -> AsyncIterator[Caller]:
     made = Caller(context, supervised)
     yield made
-    made.channel.end(KILLED)
+    await made.close()
 
 
-async def begun(supervised: Supervised, ticket: int) -> None:
-    await eventually(lambda: supervised.begun >= ticket, f"ticket {ticket} to begin")
+async def begun(supervised: Supervised, number: int) -> None:
+    """Wait until so many of the first caller's have begun."""
+    await eventually(lambda: supervised.begun >= LEFT_IN_LINE + number, f"number {number} to begin")
 
 
 async def lost(pending: "asyncio.Future[bytes]") -> Lost:
@@ -130,7 +131,8 @@ async def test_more_than_a_kernel_takes_at_once_are_answered_too(caller: Caller)
 
 
 async def test_answers_of_any_size_come_whole(caller: Caller) -> None:
-    assert (await caller.run("return ('x'):rep(5000000)"))["result"] == "x" * 5_000_000
+    content = await caller.run("io.write(('x'):rep(5000000)) return ('y'):rep(1000000)")
+    assert (content["stdout"], content["result"]) == ("x" * 5_000_000, "y" * 1_000_000)
 
 
 # --- deaths
@@ -144,7 +146,7 @@ async def test_exactly_what_was_begun_is_lost_as_begun(caller: Caller, supervise
     assert [caller.channel.has_begun(pending) for pending in (running, *waiting)] == [True] + [False] * 4
 
     caller.kill()
-    caller.channel.end(KILLED)
+    caller.end()
 
     losses = [await lost(pending) for pending in (running, *waiting)]
     assert [loss.had_begun for loss in losses] == [True] + [False] * 4
@@ -158,8 +160,8 @@ async def test_a_kernel_killed_under_load_loses_each_run_one_way_or_the_other(
     pending = [caller.send(f"ran = (ran or 0) + 1 return {number}") for number in range(3000)]
     await begun(supervised, 100)
     caller.kill()
-    last = supervised.begun
-    caller.channel.end(KILLED)
+    last = supervised.begun - LEFT_IN_LINE
+    caller.end()
 
     outcomes = await asyncio.gather(*pending, return_exceptions=True)
 
@@ -183,43 +185,21 @@ async def test_what_runs_is_named_for_the_certificate_without_its_code(caller: C
     caller.kill()
 
 
-async def test_code_that_is_not_unicode_is_named_too(caller: Caller) -> None:
-    caller.send("return '\ud800'")
-    await eventually(lambda: caller.channel.load == 0, "its answer")
-    assert caller.channel.running() == ()
-
-
-async def test_an_answer_that_left_before_the_end_arrives(caller: Caller, supervised: Supervised) -> None:
-    with Client(supervised.kernel.connection, channels=("iopub", "shell")) as client:
-        await asyncio.to_thread(client.kernel_info)
-        pending = caller.send("return 'last words'")
-        # Without the loop: the answer arrives at this process, and nobody looks.
-        client.until(lambda: _has_idle(client), "the run's idle")
-        caller.kill()
-        assert not pending.done()
-        caller.channel.end(KILLED)
-
-        assert (await answer(pending))["result"] == "last words"
-
-
-async def test_an_answer_that_arrived_is_not_lost_to_a_loop_that_is_late(
-    caller: Caller, supervised: Supervised
+@pytest.mark.parametrize("count", [1, 500])
+async def test_answers_that_left_before_the_end_arrive_however_late_the_loop_is(
+    count: int, caller: Caller, supervised: Supervised
 ) -> None:
     with Client(supervised.kernel.connection, channels=("iopub", "shell")) as client:
         await asyncio.to_thread(client.kernel_info)
-        pending = [caller.send(f"return {number}") for number in range(500)]
-        client.until(lambda: len(_idles(client)) == 500, "the idles of all")
+        pending = [caller.send(f"return {number}") for number in range(count)]
+        # Without the loop: the answers arrive at this process, and nobody looks.
+        client.until(lambda: len(_idles(client)) == count, "the idles of all")
         caller.kill()
-        caller.channel.end(KILLED)
-        # As a loop that is too busy to read does: the end comes first.
-        caller.channel._close(KILLED)
+        assert not any(sent.done() for sent in pending)
+        caller.end()
 
         answers = await asyncio.gather(*map(answer, pending))
-        assert [content["result"] for content in answers] == [str(number) for number in range(500)]
-
-
-def _has_idle(client: Client) -> bool:
-    return bool(_idles(client))
+        assert [content["result"] for content in answers] == [str(number) for number in range(count)]
 
 
 def _idles(client: Client) -> list[str]:
@@ -237,7 +217,7 @@ async def test_the_last_answer_of_a_stuck_kernel_arrives(caller: Caller, supervi
     await begun(supervised, 1)
     supervised.kernel.signal(signal.SIGINT)
     await asyncio.to_thread(supervised.kernel.wait)
-    caller.channel.end(KILLED)
+    caller.end()
 
     assert (await answer(stuck))["error"]["name"] == "KernelReplaced"
     assert (await lost(waiting)).had_begun is False
@@ -246,7 +226,7 @@ async def test_the_last_answer_of_a_stuck_kernel_arrives(caller: Caller, supervi
 async def test_an_end_with_nothing_to_wait_for_is_at_once(caller: Caller) -> None:
     await caller.run("return 1")
     before = len(files_of("self"))
-    caller.channel.end(KILLED)
+    caller.end()
 
     await eventually(lambda: len(files_of("self")) < before, "its descriptors to be closed")
 
@@ -255,7 +235,7 @@ async def test_who_waits_for_statistics_is_let_go(caller: Caller, supervised: Su
     caller.kill()
     asked = asyncio.ensure_future(caller.channel.statistics())
     await asyncio.sleep(0)
-    caller.channel.end(KILLED)
+    caller.end()
 
     done, _ = await asyncio.wait([asked], timeout=READY_S)
     assert done
@@ -266,7 +246,7 @@ async def test_who_waits_for_statistics_is_let_go(caller: Caller, supervised: Su
 
 
 async def test_the_next_controller_takes_the_connection_over(
-    context: "zmq.Context[zmq.Socket[bytes]]", caller: Caller, supervised: Supervised
+    context: zmq.Context[zmq.Socket[bytes]], caller: Caller, supervised: Supervised
 ) -> None:
     running = caller.send(LOOP, timeout_s=1)
     await begun(supervised, 1)
@@ -280,11 +260,11 @@ async def test_the_next_controller_takes_the_connection_over(
     assert not running.done()
     successor.channel.greet()
     await eventually(lambda: successor.answered == 1, "an answer")
-    successor.channel.end(KILLED)
+    await successor.close()
 
 
 async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
-    context: "zmq.Context[zmq.Socket[bytes]]", caller: Caller, supervised: Supervised
+    context: zmq.Context[zmq.Socket[bytes]], caller: Caller, supervised: Supervised
 ) -> None:
     with Client(supervised.kernel.connection, channels=("control",)) as client:
         for _ in range(3):
@@ -300,4 +280,4 @@ async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
 
         client.ask("interrupt_request", channel="control")
         assert (await answer(own))["result"] == "mine"
-        successor.channel.end(KILLED)
+        await successor.close()

@@ -30,7 +30,14 @@ class Peer:
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.bind(f"ipc://{folder}/s-1")
         self.info = ConnectionInfo(
-            shell_port=1, iopub_port=2, stdin_port=3, control_port=4, hb_port=5, key=KEY, ip=f"{folder}/s", transport="ipc"
+            shell_port=1,
+            iopub_port=2,
+            stdin_port=3,
+            control_port=4,
+            hb_port=5,
+            key=KEY,
+            ip=f"{folder}/s",
+            transport="ipc",
         )
 
     def close(self) -> None:
@@ -63,7 +70,7 @@ def peer() -> Iterator[Peer]:
 class Heard:
     """A link, and what it heard."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", info: ConnectionInfo) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], info: ConnectionInfo) -> None:
         self.messages: list[tuple[str, int, bytes]] = []
         self.link = Link(context, info, asyncio.get_running_loop(), lambda *heard: self.messages.append(heard))
 
@@ -71,7 +78,7 @@ class Heard:
         await eventually(lambda: len(self.messages) >= count, f"{count} messages")
 
 
-async def test_requests_are_signed_and_numbered(context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer) -> None:
+async def test_requests_are_signed_and_numbered(context: zmq.Context[zmq.Socket[bytes]], peer: Peer) -> None:
     heard = Heard(context, peer.info)
     numbers = [heard.link.hello(), heard.link.run(RunContent("return 1", 7, 2.5, True)), heard.link.statistics()]
     # `deserialize` checks the signatures.
@@ -86,7 +93,7 @@ async def test_requests_are_signed_and_numbered(context: "zmq.Context[zmq.Socket
 
 
 async def test_answers_are_told_by_the_number_of_their_request(
-    context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer
+    context: zmq.Context[zmq.Socket[bytes]], peer: Peer
 ) -> None:
     heard = Heard(context, peer.info)
     for _ in range(3):
@@ -144,7 +151,7 @@ def _asked(request: str) -> Any:
 
 @pytest.mark.parametrize("case", FORGERIES)
 async def test_what_is_no_answer_of_the_kernels_is_ignored(
-    case: str, context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer
+    case: str, context: zmq.Context[zmq.Socket[bytes]], peer: Peer
 ) -> None:
     heard = Heard(context, peer.info)
     heard.link.run(RunContent("x", 1, 0, False))
@@ -159,7 +166,7 @@ async def test_what_is_no_answer_of_the_kernels_is_ignored(
 
 
 async def test_many_messages_are_read_although_the_descriptor_tells_of_them_once(
-    context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer
+    context: zmq.Context[zmq.Socket[bytes]], peer: Peer
 ) -> None:
     heard = Heard(context, peer.info)
     heard.link.run(RunContent("x", 1, 0, False))
@@ -172,7 +179,7 @@ async def test_many_messages_are_read_although_the_descriptor_tells_of_them_once
     heard.link.close()
 
 
-async def test_what_was_heard_may_close_the_link(context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer) -> None:
+async def test_what_was_heard_may_close_the_link(context: zmq.Context[zmq.Socket[bytes]], peer: Peer) -> None:
     heard: list[int] = []
     link: Link
 
@@ -193,7 +200,7 @@ async def test_what_was_heard_may_close_the_link(context: "zmq.Context[zmq.Socke
 
 
 async def test_its_name_is_the_same_after_a_restart_and_its_requests_are_not(
-    context: "zmq.Context[zmq.Socket[bytes]]", peer: Peer
+    context: zmq.Context[zmq.Socket[bytes]], peer: Peer
 ) -> None:
     identities, sessions = set(), set()
     for _ in range(2):

@@ -7,7 +7,6 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ from llmspell_kernel.options import Ending
 from llmspell_kernel.pidfile import process_start_time
 from llmspell_kernel.zygote.confine import HEADROOM_BYTES
 from llmspell_kernel.zygote.protocol import Confinement
-from support.proc import environ_of, files_of, limits_of, signals_of, status_of
+from support.proc import environ_of, files_of, folder_of, limits_of, pid_of, signals_of, status_of
 from support.spawning import SPAWNERS, Spawning, has_ended, spawning
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -36,7 +35,7 @@ async def test_a_kernel_is_started_once_serves_and_ends(site: Spawning) -> None:
     process = site.told.processes[kernel]
 
     assert process.start_time == process_start_time(process.pid)
-    assert Path(f"/proc/self/fdinfo/{process.pidfd}").read_text().split()[-3] == str(process.pid)
+    assert pid_of(process.pidfd) == process.pid
     assert not has_ended(process, 0)
     assert await site.run(process, "return 6 * 7") == "42"
 
@@ -266,7 +265,7 @@ async def test_a_process_is_set_apart(site: Spawning) -> None:
     assert os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
     assert status["NoNewPrivs"] == "1"
     assert status["Umask"] == "0077"
-    assert Path(f"/proc/{process.pid}/cwd").readlink() == Path("/")
+    assert folder_of(process.pid) == "/"
     assert signals_of(status["SigBlk"]) == set()
     assert signal.SIGPIPE in signals_of(status["SigIgn"])
     assert not {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM} & signals_of(status["SigIgn"])
@@ -324,7 +323,8 @@ async def test_keys_and_random_numbers_are_each_kernels_own(site: Spawning) -> N
 
 
 async def test_files_are_private_and_gone_with_the_process(site: Spawning) -> None:
-    request = site.request(pid_file=str(site.folder / "kernel.pid"), name="a-name")
+    pid_file = site.folder / "kernel.pid"
+    request = site.request(pid_file=str(pid_file), name="a-name")
     site.spawner.start(request)
     kernel = KernelId(request.kernel_id)
     await site.served(kernel)
@@ -332,13 +332,13 @@ async def test_files_are_private_and_gone_with_the_process(site: Spawning) -> No
     made = [path for path in (site.folder / "runtime").rglob("*") if not path.is_dir()]
     assert {path.name for path in made} >= {f"kernel-{kernel}.json", f"kernel-{kernel}.pid"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in made)
-    assert Path(request.pid_file or "").read_text().splitlines()[0] == str(process.pid)
+    assert pid_file.read_text().splitlines()[0] == str(process.pid)
     assert site.connection(process).name == "a-name"
 
     os.kill(process.pid, signal.SIGTERM)
     await site.status(process)
     assert [path for path in (site.folder / "runtime").rglob("*") if not path.is_dir()] == []
-    assert not Path(request.pid_file or "").exists()
+    assert not pid_file.exists()
 
 
 async def test_the_same_kernel_is_started_again_after_its_end(site: Spawning) -> None:

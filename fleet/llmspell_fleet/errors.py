@@ -47,6 +47,13 @@ class ConflictError(FleetError, RefusedError):
     title = "Conflict"
 
 
+class CodeTooLargeError(FleetError):
+    """The code does not fit into the largest message that its kernel takes."""
+
+    status = 413
+    title = "Content too large"
+
+
 class TooManyError(FleetError):
     """A limit is reached."""
 

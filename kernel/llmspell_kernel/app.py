@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -46,6 +47,9 @@ SWITCH_INTERVAL_S: Final = 0.0002
 
 SECOND_INTERRUPT_S: Final = 2.0
 """Two Ctrl-C within this time, while nothing runs, end a kernel that a person started at a terminal."""
+
+CLOSE_WITHIN_S: Final = 3.0
+"""How long a supervised kernel that must end may take to deliver what it has sent."""
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
@@ -192,6 +196,9 @@ class Kernel:
         self._replace(Ending.FAULT)
 
     def _replace(self, ending: Ending) -> NoReturn:
+        if self._options.is_supervised:
+            # Whatever closing may wait for, the supervisor waits for the end.
+            threading.Timer(CLOSE_WITHIN_S, os._exit, (ending,)).start()
         self._close_sockets()
         self._diagnostics.close()
         if self._options.is_supervised:

@@ -91,7 +91,16 @@ class FleetHome:
 
     def wait_ready(self, tenant: str = "default") -> list[dict[str, Any]]:
         """A tenant's kernels, once all of them are READY."""
-        wait_until(lambda: all(kernel["phase"] == "READY" for kernel in self.kernels(tenant)), "all kernels READY")
+        seen: list[dict[str, Any]] = []
+
+        def are_ready() -> bool:
+            seen[:] = self.kernels(tenant)
+            return all(kernel["phase"] == "READY" for kernel in seen)
+
+        try:
+            wait_until(are_ready, f"all kernels of {tenant} are READY")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {[(one['phase'], one['last_death']) for one in seen]}") from None
         return self.kernels(tenant)
 
 

@@ -37,8 +37,8 @@ _LOG: Final = logging.getLogger("llmspell.fleet")
 OWN_DESCRIPTORS: Final = 512
 """What the controller needs besides its kernels: HTTP connections, logs, the store."""
 
-DESCRIPTORS_PER_KERNEL: Final = DESCRIPTORS_PER_LINK + 2
-"""Its connection, its pidfd, its output."""
+DESCRIPTORS_PER_KERNEL: Final = DESCRIPTORS_PER_LINK + 3
+"""Its connection, its pidfd, its output, its progress (a mapping of Python's keeps the descriptor)."""
 
 
 class Controller:

@@ -9,7 +9,7 @@ import msgspec
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants, own_session
-from llmspell_fleet.errors import KernelDiedError, TooManyError, UnavailableError
+from llmspell_fleet.errors import CodeTooLargeError, KernelDiedError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import ExecuteRequest
@@ -25,6 +25,9 @@ LADDER_S: Final = 3.0
 """How long after its time an execution that has begun may take to be stopped, replacement of the process included."""
 
 READY_RETRY_S: Final = 1.0
+
+ENVELOPE_BYTES: Final = 4096
+"""What a message to a kernel holds besides the code."""
 
 _COMING: Final = HAS_PROCESS | {Phase.BACKOFF}
 """A kernel that is in one of these takes work sooner or later."""
@@ -81,6 +84,16 @@ class Executions:
         """Give a place back."""
         tenant.executions -= 1
 
+    def check_size(self, tenant: Tenant, code: str) -> None:
+        """CodeTooLargeError: a kernel would cut the connection that brings it such a message."""
+        room = tenant.spec.limits.max_message_bytes - ENVELOPE_BYTES
+        # Quoting makes at most six bytes of a character; only what may not fit is measured.
+        if len(code) * 6 > room and (found := len(msgspec.json.encode(code))) > room:
+            raise CodeTooLargeError(
+                f"the code takes {found} bytes, and the tenant's max_message_bytes leaves room for {max(0, room)}: "
+                "send less, or raise the limit"
+            )
+
     async def run(
         self,
         tenant: Tenant,
@@ -93,6 +106,7 @@ class Executions:
 
         UnavailableError: no kernel became ready in time. KernelDiedError: one died while it ran this.
         """
+        self.check_size(tenant, request.code)
         begun_at = self._loop.time()
         limit_s = tenant.spec.limits.execution_timeout_s
         timeout_s = request.timeout_s if request.timeout_s is not None else limit_s

@@ -17,6 +17,7 @@ from llmspell_fleet.model.views import LogLine
 KEPT_LINES = 500
 KEPT_BYTES = 64 * 1024
 LONGEST_LINE = 4096
+"""Bytes; what is longer becomes several lines."""
 LONGEST_FILE = 4 * 1024 * 1024
 """Bytes after which a kernel's log file is put aside; one such file is kept."""
 
@@ -35,7 +36,7 @@ class Output:
         self._rest = b""
         self._descriptor = -1
         self.incarnation = 0
-        """Whose lines these are from now on."""
+        """Whose lines these are (`begin`)."""
         self.dropped = 0
         """Lines that did not reach a log file."""
         self.followers: Followers[LogLine] = Followers()
@@ -53,7 +54,7 @@ class Output:
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Listen no more. The FIFO is its directory's."""
         if self._descriptor >= 0:
-            self.read()
+            self._finish()
             loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
@@ -66,12 +67,22 @@ class Output:
             data = os.read(self._descriptor, _AT_ONCE)
         except BlockingIOError:
             return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            lines.append(self._rest)
+        *lines, rest = (self._rest + data).split(b"\n")
+        pieces = [piece for line in lines for piece in _pieces(line)]
+        *begun, self._rest = _pieces(rest)
+        if pieces or begun:
+            self._take(pieces + begun)
+
+    def begin(self, incarnation: int) -> None:
+        """Lines are another incarnation's from now on; what the last one did not finish stays its own."""
+        self._finish()
+        self.incarnation = incarnation
+
+    def _finish(self) -> None:
+        self.read()
+        if self._rest:
+            self._take([self._rest])
             self._rest = b""
-        if lines:
-            self._take(lines)
 
     def _take(self, lines: Sequence[bytes]) -> None:
         at = date_now()
@@ -80,10 +91,10 @@ class Output:
             self._seq += 1
             line = LogLine(seq=self._seq, at=at, text=text, incarnation=self.incarnation)
             self._lines.append(line)
-            self._bytes += len(text)
+            self._bytes += len(text.encode())
             self.followers.tell(line)
         while len(self._lines) > KEPT_LINES or self._bytes > KEPT_BYTES:
-            self._bytes -= len(self._lines.popleft().text)
+            self._bytes -= len(self._lines.popleft().text.encode())
         written = "".join(f"{at} [{self.incarnation}] {text}\n" for text in texts).encode("utf-8", "replace")
         for path in self._log_files:
             try:
@@ -120,7 +131,11 @@ def _append(path: str, written: bytes) -> None:
             os.replace(path, f"{path}.1")
 
 
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[at : at + LONGEST_LINE] for at in range(0, len(line) or 1, LONGEST_LINE)]
+
+
 def _printable(line: bytes) -> str:
     """A line as text without what would drive a terminal."""
-    text = line[:LONGEST_LINE].decode("utf-8", "replace")
+    text = line.decode("utf-8", "replace")
     return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)

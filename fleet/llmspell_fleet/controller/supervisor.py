@@ -210,7 +210,7 @@ class Supervisor:
 
     def _spawn(self, entry: Entry) -> None:
         self._tickets += 1
-        entry.output.incarnation = entry.kernel.incarnation
+        entry.output.begin(entry.kernel.incarnation)
         try:
             files.make_kernel_dir(self._paths, entry.id)
             entry.output.open(self._loop)
@@ -235,7 +235,7 @@ class Supervisor:
         entry.process = process
         entry.asked_at = self._loop.time()
         self._endings.watch(entry)
-        entry.output.incarnation = event.incarnation
+        entry.output.begin(event.incarnation)
         entry.output.open(self._loop)
         self.apply(entry, event)
 

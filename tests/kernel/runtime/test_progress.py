@@ -23,7 +23,7 @@ def test_a_reader_sees_what_was_begun_last(tmp_path: Path) -> None:
     reader.close()
 
 
-@given(st.integers(0, 2**62))
+@given(ticket=st.integers(0, 2**62))
 def test_it_outlives_its_writer(ticket: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = str(tmp_path_factory.mktemp("p") / "progress")
     Progress(path).begin(ticket)

@@ -33,18 +33,22 @@ def fleet_repair(run: Run) -> Figure:
             executed = _until_executed(fleet, events, amount)
             sheet.put(OURS, {"one, to the answer of an execute p50": median(executed, 1e3)})
             fleet.create_tenant("all", many)
-            rounds = [_all(fleet, events, "all")]
-        sheet.put(OURS, {f"all {many}": median(rounds)})
+            everyone = _all(fleet, events, "all")
+        sheet.put(OURS, {f"all {many}": Reading(everyone)})
+        sheet.notes.append(
+            "llmspell: until its event kernel.ready is read: the replacement has answered the controller"
+        )
+        sheet.notes.append(
+            "to the answer of an execute: POST right after the kill, in a session that lives on that kernel"
+        )
 
     def theirs(_peer: Contender) -> None:
         with gateway.running_gateway(run.directory) as server:
             sheet.put(gateway.GATEWAY, percentiles(server.repairs(run.amount(5, 1)), tail="p95", prefix="one "))
+        sheet.notes.append("kernel_gateway: until a kernel_info_reply over WebSocket, asked for every 50 ms")
 
     run.attempt(sheet, OURS, ours)
     run.attempt(sheet, gateway.GATEWAY, theirs)
-    sheet.notes.append("llmspell: until its event kernel.ready is read: the replacement has answered the controller")
-    sheet.notes.append("to the answer of an execute: POST right after the kill, in a session that lives on that kernel")
-    sheet.notes.append("kernel_gateway: until a kernel_info_reply over WebSocket, asked for every 50 ms")
     return sheet.figure()
 
 
@@ -112,15 +116,16 @@ def fleet_children(run: Run) -> Figure:
         put(OURS, ups, ones, everyone, weights)
 
     def theirs(manager: Manager) -> None:
+        settle_s = 0.1 if run.short else manager.settle_s
         ups, ones, everyone, weights = [], [], [], []
         for _ in range(run.amount(3, 1)):
             with running_manager(manager, run.directory, amount) as children:
                 ups.append(children.wait(amount) - children.exec_at)
-                time.sleep(manager.settle_s)
+                time.sleep(settle_s)
                 weights.append(children.manager_bytes())
                 for pid in random.sample(children.pids, run.amount(4, 1)):
                     ones.append(children.kill([pid]))
-                    time.sleep(manager.settle_s)
+                    time.sleep(settle_s)
                 everyone.append(children.kill(list(children.pids)))
         put(manager, ups, ones, everyone, weights)
 

@@ -94,11 +94,11 @@ def fleet_execute(run: Run) -> Figure:
     def theirs(_peer: Contender) -> None:
         with gateway.running_gateway(run.directory) as server:
             sheet.put(gateway.GATEWAY, percentiles(server.executes(run.amount(200, 10)), prefix="one connection "))
+        sheet.notes.append("kernel_gateway: execute_request to reply and idle over one WebSocket")
 
     rounds = range(run.amount(3, 1))
     run.attempt(sheet, OURS, ours)
     run.attempt(sheet, gateway.GATEWAY, theirs)
-    sheet.notes.append("kernel_gateway: execute_request to reply and idle over one WebSocket")
     return sheet.figure()
 
 

@@ -79,25 +79,25 @@ def fleet_start(run: Run) -> Figure:
         sheet.put(OURS, percentiles(samples, tail="p95", prefix="one "))
         sheet.put(OURS, {"of it from intent to answer p50": median(inner, 1e3)})
         sheet.put(OURS, {f"{amount} together": median(taken) for amount, taken in together.items()})
+        sheet.notes.append(
+            "llmspell: POST sent to a 201 that says READY; of it, events kernel.starting to kernel.ready"
+        )
 
     def ipykernels(_system: System) -> None:
         taken = [_ipykernels(run, few) for _ in range(run.amount(3, 1))]
         sheet.put(IPYKERNEL, {f"{few} together": median(taken)})
+        sheet.notes.append("ipykernel: processes started side by side, exec of the first to the last kernel_info_reply")
 
     def theirs(_peer: Contender) -> None:
         with gateway.running_gateway(run.directory) as server:
             ones = [server.start(1) for _ in range(run.amount(10, 1))]
             sheet.put(gateway.GATEWAY, percentiles(ones, tail="p95", prefix="one "))
-            sheet.put(gateway.GATEWAY, {f"{few} together": median([server.start(few)])})
+            sheet.put(gateway.GATEWAY, {f"{few} together": Reading(server.start(few))})
+        sheet.notes.append("kernel_gateway: POST sent to kernel_info_reply over WebSocket")
 
     run.attempt(sheet, OURS, ours)
     run.attempt(sheet, IPYKERNEL, ipykernels)
     run.attempt(sheet, gateway.GATEWAY, theirs)
-    sheet.notes.append(
-        "llmspell: POST sent to a 201 that says READY; of it, its events kernel.starting to kernel.ready"
-    )
-    sheet.notes.append("ipykernel: processes started side by side, exec of the first to the last kernel_info_reply")
-    sheet.notes.append("kernel_gateway: POST sent to kernel_info_reply over WebSocket")
     return sheet.figure()
 
 
@@ -176,6 +176,7 @@ def fleet_memory(run: Run) -> Figure:
             kernels = [held.enter_context(run.ready(system)) for _ in range(few)]
             each = sum(proc.memory_bytes(kernel.pid)["Pss"] for kernel in kernels) / few
         sheet.put(IPYKERNEL, {"PSS per kernel, after one execute": Reading(each / MIB)})
+        sheet.notes.append(f"{few} ipykernels, each after one execute")
 
     def theirs(_peer: Contender) -> None:
         with gateway.running_gateway(run.directory) as server:
@@ -189,7 +190,6 @@ def fleet_memory(run: Run) -> Figure:
     sheet.notes.append(
         f"controller per kernel: growth of its RSS from {few} kernels to {few + many}, divided by {many}"
     )
-    sheet.notes.append(f"{few} ipykernels, each after one execute")
     return sheet.figure()
 
 

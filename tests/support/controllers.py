@@ -32,6 +32,9 @@ from llmspell_kernel.zygote.confine import kernel_environment
 from support.kernels import READY_S, short_folder
 from support.spawning import eventually
 
+Start = Callable[..., contextlib.AbstractAsyncContextManager["Site"]]
+"""Starts a controller for the time of a block (the fixture `controller`)."""
+
 SPIN = "while true do end"
 """A script that runs until it is interrupted, or its process ends."""
 
@@ -79,6 +82,7 @@ class Site:
             yield idle
         finally:
             running.cancel()
+            await asyncio.wait([running])
             if idle.process is not None:
                 signal.pidfd_send_signal(idle.process.pidfd, signal.SIGINT)
 
@@ -136,7 +140,7 @@ def fleet_paths() -> Iterator[FleetPaths]:
             ensure_directory(path)
         yield paths
         left = sorted(str(path.relative_to(paths.runtime)) for path in Path(paths.runtime).rglob("*"))
-        assert left == []
+        assert left == [], left
 
 
 @contextlib.asynccontextmanager

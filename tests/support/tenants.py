@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from llmspell_kernel.pidfile import process_start_time
 from support.fleets import Answer, FleetHome
 from support.homes import wait_until
 
@@ -137,7 +138,6 @@ class Spinning:
 
 def new_tenant(fleet: FleetHome, tenant: str = "", **members: object) -> Tenant:
     """Make one; a name of its own unless one is given."""
-    # The process's number: tests of several workers may share a name's beginning, never a fleet.
     name = tenant or f"t{next(_NUMBERS)}"
     answer = fleet.ask("POST", "/v1/tenants", {"id": name, **members})
     assert answer.status == 201, answer.body
@@ -180,8 +180,8 @@ def at_once(number: int, call: Callable[[int], T]) -> list[T]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether no process has this number; one that ended and was not reaped counts as there."""
-    return not os.path.exists(f"/proc/{pid}")
+    """Whether the process has ended, and nobody else has its number."""
+    return process_start_time(pid) is None
 
 
 def sse(body: bytes) -> list[tuple[str, int | None, Any]]:

@@ -209,6 +209,8 @@ class Controller:
             return
         self.service.is_ready = False
         self.events.emit("fleet.stopping")
+        for tenant in self.tenants:
+            tenant.wake()  # none will come: who waits for a kernel sees it when it looks
         await stop_all(self.supervisor, is_forced=is_forced)
 
     async def close(self, *, is_forced: Callable[[], bool]) -> None:

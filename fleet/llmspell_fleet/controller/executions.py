@@ -186,7 +186,7 @@ class Executions:
 
     async def _wait(self, tenant: Tenant, due: float | None) -> None:
         waiter = self._loop.create_future()
-        tenant.waiters.append(waiter)
+        tenant.waiters[waiter] = None
         try:
             async with asyncio.timeout_at(due):
                 await waiter
@@ -197,6 +197,8 @@ class Executions:
                 f"no kernel of tenant {tenant.id} became READY in time; they are {', '.join(phases) or 'none'}",
                 retry_after_s=READY_RETRY_S,
             ) from None
+        finally:
+            tenant.waiters.pop(waiter, None)
 
     def _expire(self, entry: Entry, channel: Channel, answer: "asyncio.Future[bytes]") -> None:
         """An execution's time is over, and it was not answered."""

@@ -17,6 +17,7 @@ class Followers(Generic[T]):
 
     def __init__(self) -> None:
         self._queues: set[_Queue[T]] = set()
+        self._have_ended = False
 
     def tell(self, item: T) -> None:
         """Give everybody one more item."""
@@ -27,6 +28,8 @@ class Followers(Generic[T]):
     def follow(self) -> "Iterator[AsyncIterator[T]]":
         """The items told from now on."""
         waiting: _Queue[T] = _Queue()
+        if self._have_ended:
+            waiting.end()
         self._queues.add(waiting)
         try:
             yield waiting.items()
@@ -35,6 +38,7 @@ class Followers(Generic[T]):
 
     def end(self) -> None:
         """Nothing more will be told."""
+        self._have_ended = True
         for waiting in self._queues:
             waiting.end()
 

@@ -1,6 +1,7 @@
 """Executions with one recorded outcome: with an Idempotency-Key, or started without waiting for them."""
 
 import asyncio
+import contextlib
 import secrets
 from hashlib import sha256
 from typing import Final
@@ -11,7 +12,7 @@ from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.tenants import Tenant
-from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError
+from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError, StoreError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.model.views import Executed, ExecutionView
@@ -102,6 +103,9 @@ class Recorded:
         finally:
             self._executions.release(tenant)
             self._finish(execution, executed)
+            # On disk before anybody is told: a controller that is killed then answers the same again.
+            with contextlib.suppress(StoreError):
+                await self._store.flush()
             del self._running[execution]
         return executed
 

@@ -1,6 +1,7 @@
 """The fleet as the HTTP face asks for it: `api.fleet.Fleet`, put together from the controller's parts."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.views import kernel_view, tenant_view
-from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
+from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError, UnavailableError
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
@@ -107,6 +108,7 @@ class Service:
         token = of.tokens.issue("tenant", tenant_id)
         of.events.emit("tenant.created", tenant_id, data={"replicas": spec.replicas})
         of.tenants.reconcile(tenant)
+        await self._recorded()
         await self._until_ready(tenant, request.wait_s)
         return TenantCreated(**msgspec.structs.asdict(self._view(tenant)), token=token)
 
@@ -136,8 +138,14 @@ class Service:
             self._of.tenants.change(found, changed)
             self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
             self._of.tenants.reconcile(found)
+        await self._recorded()
         await self._until_ready(found, change.wait_s)
         return self._view(found)
+
+    async def _recorded(self) -> None:
+        """What is answered is on disk: a controller that is killed comes back to it. Else /health tells."""
+        with contextlib.suppress(StoreError):
+            await self._of.store.flush()
 
     async def delete_tenant(self, tenant: TenantId) -> None:
         """End it (Fleet)."""
@@ -147,6 +155,7 @@ class Service:
         await self._of.tenants.remove(found)
         self._of.events.forget(tenant)
         self._of.metrics.forget_tenant(tenant)
+        await self._recorded()
 
     def _isolation(self, asked: IsolationLevel | None) -> IsolationLevel:
         level = asked or self.defaults.isolation_level
@@ -267,7 +276,9 @@ class Service:
         limit_s = found.spec.limits.execution_timeout_s
         due = self._loop.time() + (min(limit_s, 10.0) if limit_s else 10.0)
         entry, name = await self._of.executions.place(found, session, due)
-        return self._lent(entry, self._of.leases.grant(found, name, entry))
+        lease = self._of.leases.grant(found, name, entry)
+        await self._recorded()
+        return self._lent(entry, lease)
 
     def renew_lease(self, lease: str, tenant: TenantId | None, ttl_s: float | None) -> ConnectionView:
         """Keep it (Fleet)."""

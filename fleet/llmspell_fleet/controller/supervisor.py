@@ -49,6 +49,7 @@ from llmspell_fleet.router.link import make_context
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.errors import RefusedError
 
 
 class SupervisionMetrics(Protocol):
@@ -217,8 +218,8 @@ class Supervisor:
             request = files.start_request(
                 self._paths, entry.kernel.spec, entry.connection, ticket=self._tickets, log_level=self.log_level
             )
-        except OSError as fault:
-            self.start_failed(entry.id, f"{fault.strerror}: {fault.filename}")
+        except (OSError, RefusedError) as fault:
+            self.start_failed(entry.id, str(fault))
             return
         self._spawner.start(request)
 

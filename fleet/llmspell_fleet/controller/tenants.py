@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Final
 
@@ -44,8 +43,8 @@ class Tenant:
         """Where each session lives."""
         self._seen: dict[str, tuple[KernelId, int]] = {}
         """Which incarnation of which kernel each session met last."""
-        self.waiters: deque[asyncio.Future[None]] = deque()
-        """Executions that wait for a kernel."""
+        self.waiters: dict[asyncio.Future[None], None] = {}
+        """Executions that wait for a kernel, the first that came first."""
         self.is_leaving = False
 
     @property
@@ -65,7 +64,7 @@ class Tenant:
 
     def wake(self) -> None:
         """A kernel became ready, or will not: let those look who wait."""
-        waiters, self.waiters = self.waiters, deque()
+        waiters, self.waiters = self.waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

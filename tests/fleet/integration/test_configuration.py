@@ -16,7 +16,6 @@ from support.tenants import SPIN, Tenant, is_gone, wait_for, wait_running
 
 pytestmark = pytest.mark.integration
 
-_ON_ONE_WORKER = pytest.mark.xdist_group("the ports of the phase-10 sample")
 _SAMPLE = Path(__file__).parents[2] / "data" / "spec" / "fleet-config.toml"
 
 
@@ -37,9 +36,11 @@ def _default(fleet: FleetHome) -> Tenant:
 # --- the sample of phase 10 ---------------------------------------------------------------------------------------
 
 
-def _free_ports(wanted: tuple[int, int]) -> tuple[int, int]:
-    """Those wanted if nobody has them, else two that are one apart all the same."""
-    for first in (wanted[0], *range(42000, 43000, 7)):
+def _free_ports(worker: str) -> tuple[int, int]:
+    """The sample's own for the first worker, if nobody has them; else two that are one apart all the same."""
+    number = int(worker.removeprefix("gw")) if worker.startswith("gw") else 0
+    own = [] if number else [9551]
+    for first in (*own, *range(42000 + 100 * number, 42100 + 100 * number, 2)):
         try:
             for port in (first, first + 1):
                 socket.create_server(("127.0.0.1", port)).close()
@@ -50,10 +51,10 @@ def _free_ports(wanted: tuple[int, int]) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def sample() -> Iterator[tuple[FleetHome, tuple[int, int]]]:
+def sample(worker_id: str) -> Iterator[tuple[FleetHome, tuple[int, int]]]:
     """The sample, unchanged but for ports that somebody else has, started with the three directory options."""
     text = _SAMPLE.read_text()
-    ports = _free_ports((9551, 9552))
+    ports = _free_ports(worker_id)
     text = text.replace("9551", str(ports[0])).replace("9552", str(ports[1]))
     with new_home() as home:
         fleet = FleetHome(home)
@@ -63,7 +64,6 @@ def sample() -> Iterator[tuple[FleetHome, tuple[int, int]]]:
         yield fleet, ports
 
 
-@_ON_ONE_WORKER
 def test_the_sample_starts_its_kernels_by_name_and_one_more(sample: tuple[FleetHome, tuple[int, int]]) -> None:
     fleet, _ports = sample
     kernels = fleet.wait_ready()
@@ -76,7 +76,6 @@ def test_the_sample_starts_its_kernels_by_name_and_one_more(sample: tuple[FleetH
     assert fleet.ask("GET", "/health").json["counts"]["capacity"] == 10
 
 
-@_ON_ONE_WORKER
 def test_the_sample_s_kernels_have_the_ports_that_it_names(sample: tuple[FleetHome, tuple[int, int]]) -> None:
     fleet, ports = sample
     found: dict[str, list[int]] = {}
@@ -96,7 +95,6 @@ def test_the_sample_s_kernels_have_the_ports_that_it_names(sample: tuple[FleetHo
             socket.create_connection(("127.0.0.1", port), 5).close()
 
 
-@_ON_ONE_WORKER
 def test_the_sample_s_files_are_in_the_directories_of_the_command_line(
     sample: tuple[FleetHome, tuple[int, int]],
 ) -> None:
@@ -107,14 +105,13 @@ def test_the_sample_s_files_are_in_the_directories_of_the_command_line(
             assert int(pid) == kernel["pid"]
             os.kill(kernel["pid"], signal.SIGUSR1)
             log = fleet.home.logs / f"{kernel['name']}.log"
-            wait_until(lambda log=log: log.exists() and "statistics" in log.read_text(), f"{log} is written")  # type: ignore[misc]
+            wait_until(lambda log=log: log.exists() and "statistics" in log.read_text(), f"{log} is written")
     assert not Path("/var/run/llmspell/kernel-01.pid").exists()
     log_text = _log(fleet)
     assert log_text.count("/var/log/llmspell/kernel-01.log") == 1, "told once"
     assert log_text.count("/var/run/llmspell/kernel-01.pid") == 1
 
 
-@_ON_ONE_WORKER
 def test_what_the_sample_asks_for_in_vain_degrades_health_and_stops_nothing(
     sample: tuple[FleetHome, tuple[int, int]],
 ) -> None:
@@ -130,7 +127,6 @@ def test_what_the_sample_asks_for_in_vain_degrades_health_and_stops_nothing(
     assert "strict" in checks["isolation"]["detail"]
 
 
-@_ON_ONE_WORKER
 def test_a_named_kernel_comes_back_with_its_name_port_and_pid_file(
     sample: tuple[FleetHome, tuple[int, int]],
 ) -> None:

@@ -132,7 +132,7 @@ def _make_it_write(tenant: Tenant, number: int = 1) -> str:
     for _ in range(number):
         lines = len(_lines(tenant, kernel["id"]))
         os.kill(tenant.kernel(kernel["id"])["pid"], signal.SIGUSR1)
-        wait_for(lambda before=lines: len(_lines(tenant, kernel["id"])) > before, "it has logged")  # type: ignore[misc]
+        wait_for(lambda before=lines: len(_lines(tenant, kernel["id"])) > before, "it has logged")
     return str(kernel["id"])
 
 

@@ -1,0 +1,230 @@
+"""A controller or a zygote that is killed: what runs goes on, and is taken up again."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.fleets import FleetHome
+from support.homes import Home, wait_until
+from support.tenants import SPIN, Tenant, is_gone, new_tenant, wait_for, wait_running
+
+pytestmark = pytest.mark.integration
+
+_CONFIG = """
+[fleet]
+startup_kernels = 1
+[fleet.restart]
+max_restarts = 1000
+first_delay = "10ms"
+"""
+
+
+@pytest.fixture
+def fleet(home: Home) -> Iterator[FleetHome]:
+    made = FleetHome(home)
+    made.up(config=_CONFIG)
+    yield made
+    home.llmspell("fleet", "down", "--force")
+
+
+def _kill_controller(fleet: FleetHome) -> None:
+    os.kill(fleet.pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(fleet.pid), "the controller is gone")
+
+
+def _kill_and_up(fleet: FleetHome) -> None:
+    _kill_controller(fleet)
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+
+
+def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
+    return Tenant(fleet, tenant.id, tenant.token, tenant.created)
+
+
+def _by_id(kernels: list[dict[str, Any]]) -> dict[str, tuple[int, int, str]]:
+    return {one["id"]: (one["pid"], one["incarnation"], one["started_at"]) for one in kernels}
+
+
+def test_a_controller_that_was_killed_comes_back_to_its_kernels_and_their_state(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=3)
+    for number in range(3):
+        tenant.run(f"mark = {number}", session=f"s{number}")
+    homes = {f"s{number}": tenant.run("return mark", session=f"s{number}") for number in range(3)}
+    # Who names no session is given one that finds its kernel again.
+    own = tenant.run("own = 'mine'")["session"]
+    before = _by_id(fleet.ask("GET", "/v1/kernels").json["items"])
+
+    _kill_and_up(fleet)
+
+    tenant = _again(fleet, tenant)
+    fleet.wait_ready()
+    tenant.wait_ready(3)
+    assert _by_id(fleet.ask("GET", "/v1/kernels").json["items"]) == before
+    assert tenant.value("return own", session=own) == "mine"
+    marks = {tenant.run("return mark")["session"] for _ in range(3)}
+    values = {tenant.value("return mark", session=session) for session in marks}
+    assert values == {home["result"] for home in homes.values()}
+    started = [event for event in fleet.ask("GET", "/v1/events").json["items"] if event["type"] == "fleet.started"][-1]
+    assert started["data"]["adopted"] == 4
+    assert fleet.ask("GET", "/v1/tenants/acme", token=tenant.token).status == 200, "tokens are what they were"
+
+
+def test_adopted_kernels_are_killed_noticed_certified_and_replaced(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    _kill_and_up(fleet)
+    tenant = _again(fleet, tenant)
+    (kernel,) = tenant.wait_ready(1)
+
+    os.kill(kernel["pid"], signal.SIGKILL)
+
+    back = tenant.wait_restarted(kernel["id"])
+    assert back["last_death"]["pid"] == kernel["pid"]
+    assert (back["last_death"]["cause"], back["last_death"]["signal"]) in [("signal", "SIGKILL"), ("unknown", None)]
+    assert tenant.value("return 1") == "1"
+
+
+def test_an_adopted_kernel_that_runs_can_be_interrupted_and_used(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    location = tenant.begin(SPIN)
+    (kernel,) = tenant.kernels()
+    wait_running(kernel["pid"])
+
+    _kill_and_up(fleet)
+    tenant = _again(fleet, tenant)
+    wait_for(lambda: tenant.kernels()[0]["phase"] == "READY", "it answers although it runs")
+    assert tenant.kernels()[0]["pid"] == kernel["pid"]
+    fleet.ask("POST", f"/v1/kernels/{kernel['id']}/interrupt")
+
+    assert tenant.value("return 1", timeout_s=10) == "1"
+    outcome = tenant.outcome(location)
+    assert (outcome["status"], outcome["http_status"]) == ("failed", 502), "nobody knows what became of it"
+    assert tenant.kernels()[0]["pid"] == kernel["pid"]
+
+
+def test_a_key_from_before_the_kill_is_not_run_again(fleet: FleetHome) -> None:
+    tenant, key = new_tenant(fleet, "acme"), {"Idempotency-Key": "before"}
+    first = tenant.execute("n = (n or 0) + 1 return n", headers=key)
+    _kill_and_up(fleet)
+    tenant = _again(fleet, tenant)
+    tenant.wait_ready(1)
+
+    again = tenant.execute("n = (n or 0) + 1 return n", headers=key)
+
+    assert (again.status, again.body, again.headers["Idempotency-Replayed"]) == (200, first.body, "true")
+    assert tenant.value("return n") == "1"
+
+
+def test_kernels_that_died_while_there_was_no_controller_are_replaced(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=3)
+    kernels = tenant.kernels()
+    _kill_controller(fleet)
+    os.kill(kernels[0]["pid"], signal.SIGKILL)
+    wait_until(lambda: is_gone(kernels[0]["pid"]), "it is gone")
+
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+
+    tenant = _again(fleet, tenant)
+    after = {kernel["id"]: kernel["pid"] for kernel in tenant.wait_ready(3)}
+    assert after.keys() == {kernel["id"] for kernel in kernels}
+    assert [after[kernel["id"]] == kernel["pid"] for kernel in kernels] == [False, True, True]
+
+
+def test_a_lease_outlives_the_controller(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    lent = fleet.ask("GET", f"{tenant.path}/connection?session=mine").json
+    _kill_and_up(fleet)
+    _again(fleet, tenant).wait_ready(1)
+
+    renewed = fleet.ask("PATCH", f"/v1/leases/{lent['lease']['id']}", {}, token=tenant.token)
+
+    assert renewed.status == 200, renewed.body
+    assert renewed.json["connection"] == lent["connection"]
+
+
+def test_what_is_desired_outlives_down_and_numbers_of_events_go_on(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2, strategy="sticky", limits={"max_clients": 7})
+    before = fleet.ask("GET", "/v1/events").json["items"]
+    ids = {kernel["id"] for kernel in tenant.kernels()}
+    fleet.down()
+    assert list(fleet.home.runtime.rglob("*")) == []
+
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+
+    tenant = _again(fleet, tenant)
+    shown = tenant.show()
+    assert (shown["replicas"], shown["strategy"], shown["limits"]["max_clients"]) == (2, "sticky", 7)
+    assert {kernel["id"] for kernel in tenant.wait_ready(2)} == ids
+    assert fleet.ask("GET", tenant.path, token=tenant.token).status == 200
+    events = fleet.ask("GET", "/v1/events").json["items"]
+    numbers = [event["seq"] for event in events]
+    assert numbers == sorted(set(numbers))
+    assert [event["seq"] for event in events[: len(before)]] == [event["seq"] for event in before]
+    later = fleet.ask("GET", f"/v1/events?since={before[-1]['seq']}").json["items"]
+    assert {"fleet.stopping", "fleet.started"} <= {event["type"] for event in later}
+    assert min(event["seq"] for event in later) == before[-1]["seq"] + 1
+
+
+# --- the zygote ---------------------------------------------------------------------------------------------------
+
+
+def test_kernels_outlive_their_zygote_and_their_later_deaths_are_certified(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2)
+    tenant.run("mark = 'kept'", session="mine")
+    before = _by_id(tenant.kernels())
+    zygote = fleet.ask("GET", "/health").json["zygote"]["pid"]
+
+    os.kill(zygote, signal.SIGKILL)
+
+    def is_new() -> bool:
+        health = fleet.ask("GET", "/health").json
+        return health["zygote"]["pid"] not in (None, zygote) and health["status"] == "healthy"
+
+    wait_until(is_new, "there is another zygote")
+    assert _by_id(tenant.kernels()) == before
+    assert tenant.value("return mark", session="mine") == "kept"
+    types = [event["type"] for event in fleet.ask("GET", "/v1/events").json["items"]]
+    assert "zygote.died" in types
+    # New ones can be started.
+    assert new_tenant(fleet, "later").value("return 1") == "1"
+    # And the old ones are still watched.
+    victim = tenant.kernels()[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    back = tenant.wait_restarted(victim["id"])
+    death = back["last_death"]
+    assert (death["pid"], death["cause"], death["signal"]) == (victim["pid"], "signal", "SIGKILL")
+
+
+def test_a_zygote_killed_at_once_again_is_replaced_all_the_same(fleet: FleetHome) -> None:
+    pids = set()
+    for _ in range(2):
+        pid = wait_for(lambda: fleet.ask("GET", "/health").json["zygote"]["pid"], "a zygote")
+        pids.add(pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda old=pid: fleet.ask("GET", "/health").json["zygote"]["pid"] != old, "it is noticed")
+
+    tenant = new_tenant(fleet, "acme", wait_s=20)
+
+    assert len(pids) == 2
+    assert tenant.value("return 1") == "1"
+
+
+def test_both_killed_together_lose_no_kernel(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2)
+    before = _by_id(tenant.kernels())
+    os.kill(fleet.ask("GET", "/health").json["zygote"]["pid"], signal.SIGKILL)
+    _kill_and_up(fleet)
+
+    assert _by_id(_again(fleet, tenant).wait_ready(2)) == before
+
+
+def test_a_tenant_that_was_answered_is_there_after_a_kill(fleet: FleetHome) -> None:
+    tenants = [new_tenant(fleet, f"acme-{number}", replicas=0) for number in range(3)]
+    assert fleet.ask("DELETE", tenants[0].path).status == 204
+    _kill_and_up(fleet)
+
+    assert fleet.ask("GET", tenants[0].path).status == 404
+    for tenant in tenants[1:]:
+        assert fleet.ask("GET", tenant.path, token=tenant.token).status == 200

@@ -63,7 +63,7 @@ types: setup ## mypy --strict
 format: setup ## rewrite the sources in the house style
 	@$(timed) $(BIN)/ruff check --fix .; $(BIN)/ruff format .
 
-bench: setup ## speed and memory beside ipykernel and ilua; about ten minutes
+bench: setup ## speed and memory of kernels and fleets beside their peers; about fifteen minutes
 	@$(timed) $(BIN)/python -m bench
 
 bench-smoke: setup ## the same in short: shows that all of it runs

@@ -79,7 +79,7 @@ def read_private(path: str, *, what: str, limit_bytes: int, check_owner: bool = 
 
 def write_private(path: str, content: bytes, *, what: str) -> None:
     """Put `content` at `path` in one step, mode 0600: a reader sees the old file or the new, never a part."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = _temporary(path, os.getpid())
     try:
         try:
             descriptor = _create(temporary)
@@ -96,6 +96,18 @@ def write_private(path: str, content: bytes, *, what: str) -> None:
             raise
     except OSError as error:
         raise LlmspellError(f"the {what} {path} cannot be written: {error.strerror}") from error
+
+
+def remove_unfinished(path: str, pid: int) -> None:
+    """Remove what process `pid`, which was killed, had begun to write at `path`. None: nothing."""
+    try:
+        os.unlink(_temporary(path, pid))
+    except FileNotFoundError:
+        return
+
+
+def _temporary(path: str, pid: int) -> str:
+    return f"{path}.{pid}.tmp"
 
 
 def open_log(path: str) -> int:

@@ -11,7 +11,7 @@ from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.spawner.spawner import Process
 from llmspell_kernel.connection import ConnectionInfo
-from llmspell_kernel.safe_files import ensure_directory
+from llmspell_kernel.safe_files import ensure_directory, remove_unfinished
 from llmspell_kernel.zygote.protocol import StartKernel
 
 
@@ -54,17 +54,24 @@ def start_request(
     )
 
 
+def _files_outside(paths: FleetPaths, spec: KernelSpec) -> list[str]:
+    """What a kernel writes outside its folder."""
+    own = [os.path.join(paths.runtime, f"kernel-{spec.id}.{kind}") for kind in ("json", "pid")]
+    return own if spec.pid_file is None else [*own, spec.pid_file]
+
+
+def remove_unfinished_files(paths: FleetPaths, spec: KernelSpec, pid: int) -> None:
+    """What a process of a kernel was writing when it was killed."""
+    for path in _files_outside(paths, spec):
+        remove_unfinished(path, pid)
+
+
 def remove_kernel_files(paths: FleetPaths, spec: KernelSpec) -> None:
     """Whatever a kernel without a process has left."""
-    leftovers = [
-        os.path.join(paths.runtime, f"kernel-{spec.id}.json"),
-        os.path.join(paths.runtime, f"kernel-{spec.id}.pid"),
-    ]
+    leftovers = _files_outside(paths, spec)
     folder = paths.kernel_dir(spec.id)
     with contextlib.suppress(FileNotFoundError):
         leftovers += [os.path.join(folder, name) for name in os.listdir(folder)]
-    if spec.pid_file is not None:
-        leftovers.append(spec.pid_file)
     for path in leftovers:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

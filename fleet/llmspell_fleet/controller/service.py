@@ -124,8 +124,8 @@ class Service:
         """Change what it should have (Fleet)."""
         found = self._of.tenants.get(tenant)
         spec = found.spec
-        if change.replicas is not None and change.replicas > spec.replicas:
-            self._of.tenants.promise(change.replicas - max(spec.replicas, len(found.entries)))
+        if change.replicas is not None:
+            self._of.tenants.promise(found.beyond(change.replicas))
         changed = replace(
             spec,
             replicas=spec.replicas if change.replicas is None else change.replicas,
@@ -205,7 +205,7 @@ class Service:
         name = request.name or ""
         if name and any(entry.kernel.spec.name == name for entry in tenant.entries.values()):
             raise ConflictError(f"tenant {tenant.id} has a kernel called {name} already")
-        of.tenants.promise(max(0, tenant.spec.replicas + 1 - max(tenant.spec.replicas, len(tenant.entries))))
+        of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1))
         of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
         entry = of.tenants.adopt(Kernel(spec=of.tenants.new_spec(tenant, name=name, port=request.port)))
         of.supervisor.apply(entry, StartAsked())

@@ -293,6 +293,8 @@ class Supervisor:
     def _ended(self, entry: Entry, death: Death) -> None:
         """The process of `entry` is gone, and it is known why."""
         channel, entry.channel = entry.channel, None
+        if entry.process is not None:
+            files.remove_unfinished_files(self._paths, entry.kernel.spec, entry.process.pid)
         entry.process = None
         self.apply(entry, Exited(death))
         recorded = self._record(entry, death)

@@ -42,7 +42,7 @@ class Tenant:
         self.homes: dict[str, KernelId] = {}
         """Where each session lives."""
         self._seen: dict[str, tuple[KernelId, int]] = {}
-        """Which incarnation of which kernel each session met last."""
+        """Which incarnation of which kernel each session met last, those between two homes included."""
         self.waiters: dict[asyncio.Future[None], None] = {}
         """Executions that wait for a kernel, the first that came first."""
         self.is_leaving = False
@@ -61,6 +61,20 @@ class Tenant:
     def ready(self) -> int:
         """Kernels that take work."""
         return sum(entry.kernel.phase in TAKES_WORK for entry in self.entries.values())
+
+    @property
+    def _staying(self) -> int:
+        return sum(entry.kernel.is_wanted for entry in self.entries.values())
+
+    @property
+    def promised(self) -> int:
+        """Kernels that it was promised or has; the place of one that leaves is free when that is gone."""
+        staying = self._staying
+        return max(0 if self.is_leaving else self.spec.replicas, staying) + len(self.entries) - staying
+
+    def beyond(self, replicas: int) -> int:
+        """How many more `replicas` are than it was promised or keeps."""
+        return max(0, replicas - max(self.spec.replicas, self._staying))
 
     def wake(self) -> None:
         """A kernel became ready, or will not: let those look who wait."""
@@ -85,11 +99,11 @@ class Tenant:
         """`session` meets an incarnation; whether what it left at its last visit is gone."""
         home, seen = self.homes.get(session), self._seen.get(session)
         is_reset = seen is not None and seen != (kernel, incarnation)
+        if seen is None and len(self._seen) >= MOST_SESSIONS:
+            self._forget_oldest()
         if home != kernel:
             if home is not None:
                 self.pool.add_session(home, -1)
-            elif len(self.homes) >= MOST_SESSIONS:
-                self._forget_oldest()
             self.pool.add_session(kernel, 1)
             self.homes[session] = kernel
         self._seen[session] = (kernel, incarnation)
@@ -100,9 +114,10 @@ class Tenant:
         self.pool.add_session(self.homes.pop(session), -1)
 
     def _forget_oldest(self) -> None:
-        oldest = next(iter(self.homes))
-        self.leave_home(oldest)
-        self._seen.pop(oldest, None)
+        oldest = next(iter(self._seen))
+        del self._seen[oldest]
+        if oldest in self.homes:
+            self.leave_home(oldest)
 
 
 def own_session(entry: Entry) -> str:
@@ -145,7 +160,7 @@ class Tenants:
     @property
     def promised(self) -> int:
         """Kernels that tenants were promised or still have."""
-        return sum(max(tenant.spec.replicas, len(tenant.entries)) for tenant in self._tenants.values())
+        return sum(tenant.promised for tenant in self._tenants.values())
 
     def promise(self, more: int) -> None:
         """TooManyError when the fleet has no room for so many more kernels. The caller takes them in the same step."""

@@ -5,7 +5,6 @@ next edge never comes.
 """
 
 import asyncio
-import contextlib
 import resource
 from collections.abc import Callable
 from hashlib import sha256
@@ -109,9 +108,7 @@ class Link:
 
     def _send(self, kind: str, content: bytes) -> int:
         frames = self._encoder.encode(kind, content, date=_DATE)
-        # Nobody is there to send to: the kernel has ended, as whoever watches its process hears in a moment.
-        with contextlib.suppress(zmq.Again):
-            send(self._socket, frames)
+        send(self._socket, frames)
         self.count += 1
         if not self._scheduled:
             self._scheduled = True

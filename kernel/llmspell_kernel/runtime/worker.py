@@ -5,6 +5,7 @@ nothing to do, inside Lua while a script runs, and in the outbox while the I/O t
 `stop` belong to the I/O thread. Nothing but this thread touches the engine, except through its interrupter.
 """
 
+import os
 import threading
 import time
 import traceback
@@ -91,6 +92,10 @@ class Worker:
         self.submit(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Give back what a worker holds that was never started."""
+        os.close(self._wakeup.descriptor)
 
     def _work(self) -> None:
         """The thread's boundary: a fault of ours reaches the I/O thread, which must not wait for ever."""

@@ -24,6 +24,7 @@ from llmspell_kernel.zygote.protocol import (
     receive_with_descriptors,
     send_with_descriptor,
 )
+from llmspell_kernel.zygote.rehearsal import rehearse
 
 
 class Zygote:
@@ -40,6 +41,7 @@ class Zygote:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         _preload()
+        rehearse(self._prepared)
         # What lives now lives for ever; a collection in a child would only copy its pages.
         gc.collect()
         gc.freeze()
@@ -98,8 +100,3 @@ def _preload() -> None:
     import llmspell_kernel.daemon.logs
     import llmspell_kernel.runtime.checker
     import llmspell_kernel.runtime.modules  # noqa: F401
-    from llmspell_kernel.jupyter.requests import kernel_info
-    from llmspell_kernel.wire.jupyter import Signer
-
-    kernel_info()
-    Signer(b"warm").sign(b"", b"", b"", b"")

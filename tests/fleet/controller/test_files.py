@@ -136,6 +136,23 @@ def test_all_that_a_kernel_left_is_removed_and_nothing_of_others(paths: FleetPat
     assert Path(paths.kernel_log(ONE)).exists()
 
 
+def test_what_a_killed_process_was_writing_is_removed(paths: FleetPaths, tmp_path: Path) -> None:
+    spec = replace(SPEC, pid_file=str(tmp_path / "one.pid"))
+    runtime = Path(paths.runtime)
+    written = [tmp_path / "one.pid", *(runtime / f"kernel-{ONE}.{kind}" for kind in ("json", "pid"))]
+    for path in written:
+        path.with_name(f"{path.name}.77.tmp").touch()
+    others = [runtime / f"kernel-{ONE}.json.78.tmp", runtime / f"kernel-{OTHER}.json.77.tmp"]
+    for path in others:
+        path.touch()
+
+    for _ in range(2):
+        files.remove_unfinished_files(paths, spec, 77)
+
+    assert sorted(runtime.iterdir()) == sorted(others)
+    assert not list(tmp_path.glob("one.pid*"))
+
+
 def test_the_last_kernel_leaves_an_empty_directory(paths: FleetPaths) -> None:
     leave_files(paths, ONE)
 

@@ -73,18 +73,18 @@ class Site:
         return self.controller.background.run(self.execute(tenant, code, **members))
 
     @contextlib.asynccontextmanager
-    async def spinning(self, tenant: Tenant, **members: Any) -> AsyncIterator[Entry]:
-        """A kernel that runs a script without an end in the meantime."""
-        (idle,) = (entry for entry in tenant.entries.values() if not entry.load)
-        running = self.asking(tenant, SPIN, **members)
-        await begun(idle)
+    async def spinning(self, tenant: Tenant) -> AsyncIterator[Entry]:
+        """A tenant's one kernel, which runs a script without an end in the meantime."""
+        running = self.asking(tenant, SPIN)
+        entry = only(tenant)
+        await begun(entry)
         try:
-            yield idle
+            yield entry
         finally:
             running.cancel()
             await asyncio.wait([running])
-            if idle.process is not None:
-                signal.pidfd_send_signal(idle.process.pidfd, signal.SIGINT)
+            if entry.process is not None:
+                kill(entry, signal.SIGINT)
 
     def events(self, entry: Entry) -> list[Event]:
         """What happened to a kernel."""

@@ -19,7 +19,7 @@ async def stop_all(supervisor: Supervisor, *, is_forced: Callable[[], bool]) -> 
     waiting = [entry for entry in supervisor if entry.kernel.phase in HAS_PROCESS]
     for entry in supervisor:
         supervisor.apply(entry, DrainAsked() if entry.load else StopAsked(is_forced=is_forced()))
-    was_forced = is_forced()
+    was_forced = False  # those that drain have not heard of it yet
     while waiting := [entry for entry in waiting if entry.kernel.phase in HAS_PROCESS]:
         await _one_of(waiting)
         if is_forced() and not was_forced:

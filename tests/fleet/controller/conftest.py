@@ -12,6 +12,7 @@ import uvloop
 from llmspell_fleet.store.store import Store
 from support.controllers import Site, Start, fleet_paths, running
 
+
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
 

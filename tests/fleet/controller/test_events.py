@@ -77,9 +77,7 @@ async def test_since(
     assert numbers(events.since(since, tenant, limit)) == expected
 
 
-async def test_memory_holds_the_newest_and_the_store_more(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_memory_holds_the_newest_and_the_store_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 4)
     events = Events(store, store.load().next_event_seq)
     assert events.first_kept == 1
@@ -102,9 +100,7 @@ async def test_a_later_tenant_of_a_name_does_not_see_its_predecessor_s_events(ev
     assert numbers(events.since(0, B, 100)) == [2]
 
 
-async def test_a_name_may_be_used_and_forgotten_again_and_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_name_may_be_used_and_forgotten_again_and_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 8)
     events = Events(store, store.load().next_event_seq)
     for _ in range(20):

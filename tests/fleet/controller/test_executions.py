@@ -356,7 +356,9 @@ async def test_without_failover_what_had_not_begun_is_answered_502(controller: S
             await eventually(lambda: entry.load == 2, "both are in the kernel")
             kill(entry)
 
-            with pytest.raises(KernelDiedError, match=rf"kernel {entry.id} died before it ran this code: SIGKILL") as died:
+            with pytest.raises(
+                KernelDiedError, match=rf"kernel {entry.id} died before it ran this code: SIGKILL"
+            ) as died:
                 await queued
         assert died.value.status == 502
         assert [execution.id for execution in died.value.death.executions] == ["e1"]

@@ -233,11 +233,13 @@ def test_a_process_that_is_over_and_reaped_is_left(tree: Tree, act: object) -> N
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("act", "number"), [(files.terminate, signal.SIGTERM), (files.interrupt, signal.SIGINT)]
-)
+@pytest.mark.parametrize(("act", "number"), [(files.terminate, signal.SIGTERM), (files.interrupt, signal.SIGINT)])
 def test_other_signals_are_for_the_process_alone(act: object, number: Literal[signal.Signals.SIGTERM]) -> None:
-    with subprocess.Popen([sys.executable, "-S", "-c", "import signal; print(1, flush=True); signal.pause()"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", "import signal; print(1, flush=True); signal.pause()"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as child:
         assert child.stdout is not None
         child.stdout.readline()
         pidfd = os.pidfd_open(child.pid)

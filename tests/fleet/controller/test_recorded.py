@@ -69,7 +69,11 @@ async def test_keys_are_a_tenant_s_own_and_mean_one_body(controller: Start) -> N
 
         assert not (await ask(site, other, COUNT, "k")).is_replayed
         assert not (await ask(site, one, COUNT, "k2", session="s")).is_replayed
-        for code, members in ((f"{COUNT} ", {"session": "s"}), (COUNT, {"session": "t"}), (COUNT, {"session": "s", "timeout_s": 1})):
+        for code, members in (
+            (f"{COUNT} ", {"session": "s"}),
+            (COUNT, {"session": "t"}),
+            (COUNT, {"session": "s", "timeout_s": 1}),
+        ):
             with pytest.raises(ConflictError, match="k"):
                 await ask(site, one, code, "k", **members)
         assert one.executions == other.executions == 0

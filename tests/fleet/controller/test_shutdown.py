@@ -1,0 +1,119 @@
+"""The end of a fleet: work is let finish, unless it takes too long or somebody insists."""
+
+import asyncio
+import signal
+
+import pytest
+from msgspec.structs import replace
+
+from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.model.kernel import Phase
+from support.controllers import PATIENT, Site, Start, begun, in_phase, kill, only
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+SOON_S = 15.0
+"""Half of what a kernel is given to drain, and to stop, here."""
+
+
+def causes(tenant: Tenant) -> list[str]:
+    """Why its kernels ended."""
+    return [entry.kernel.last_death.cause for entry in tenant.entries.values() if entry.kernel.last_death is not None]
+
+
+async def stop(site: Site, *, is_forced: bool = False) -> None:
+    async with asyncio.timeout(SOON_S):
+        await site.controller.stop(is_forced=lambda: is_forced)
+
+
+async def test_what_runs_is_let_finish(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant(replicas=2)
+        asking = site.asking(tenant, "for i = 1, 2e7 do end return 'finished'")
+        working = next(iter(tenant.entries.values()))
+        await begun(working)
+
+        await stop(site)
+
+        assert (await asking)["result"] == "finished"
+        assert causes(tenant) == ["stopped", "stopped"]
+        assert {entry.kernel.phase for entry in tenant.entries.values()} == {Phase.STOPPED}
+
+
+async def test_what_runs_too_long_is_interrupted_and_answered(controller: Start) -> None:
+    async with controller(restart=replace(PATIENT, drain_deadline_s=0.1)) as site:
+        tenant = await site.tenant()
+        asking = site.asking(tenant, "while true do end")
+        await begun(only(tenant))
+
+        await stop(site)
+
+        assert (await asking)["status"] == "interrupted"
+        assert causes(tenant) == ["stopped"]
+
+
+async def test_who_does_not_stop_is_killed(controller: Start) -> None:
+    async with controller(restart=replace(PATIENT, stop_deadline_s=0.1)) as site:
+        tenant = await site.tenant()
+        kill(only(tenant), signal.SIGSTOP)
+
+        await stop(site)
+
+        death = only(tenant).kernel.last_death
+        assert death is not None
+        assert (death.cause, death.signal) == ("stopped", "SIGKILL")
+
+
+@pytest.mark.parametrize("insists", ["from the start", "later"])
+async def test_who_insists_does_not_wait_for_what_runs(insists: str, controller: Start) -> None:
+    async with controller() as site:
+        tenant, other = await site.tenant("t"), await site.tenant("other")
+        kill(only(other), signal.SIGSTOP)
+        async with site.spinning(tenant) as working:
+            is_forced = insists == "from the start"
+
+            async def insist() -> None:
+                nonlocal is_forced
+                await in_phase(working, Phase.DRAINING)
+                is_forced = True
+
+            async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as tasks:
+                tasks.create_task(site.controller.stop(is_forced=lambda: is_forced))
+                if not is_forced:
+                    tasks.create_task(insist())
+
+        assert causes(tenant) + causes(other) == ["stopped", "stopped"]
+
+
+async def test_starts_that_are_under_way_end_too(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant("t", "hang", "fail", "fail", replicas=2)
+
+        await stop(site)
+
+        assert {entry.kernel.phase for entry in tenant.entries.values()} == {Phase.STOPPED}
+        assert not any(entry.process for entry in tenant.entries.values())
+
+
+async def test_what_should_be_is_left_as_it_is(controller: Start) -> None:
+    async with controller() as site:
+        await site.tenant(replicas=2)
+        await site.store.flush()
+        before = site.store.load()
+
+        await stop(site)
+        await site.store.flush()
+
+        after = site.store.load()
+        assert (after.tenants, after.kernels) == (before.tenants, before.kernels)
+        assert all(kernel.is_wanted for kernel in after.kernels)
+
+
+async def test_stopping_twice_is_stopping_once(controller: Start) -> None:
+    async with controller() as site:
+        await site.tenant()
+        await stop(site)
+        await stop(site)
+
+        types = [event.type for event in site.controller.events.since(0, None, 100)]
+        assert types.count("fleet.stopping") == 1

@@ -85,8 +85,10 @@ def _configured(options: FleetOptions, paths: FleetPaths) -> FleetConfig:
     return msgspec.structs.replace(config, notices=(*moved, *config.notices))
 
 
-def _make_spawner(config: FleetConfig) -> Spawner:
-    environ = kernel_environment(dict(os.environ))
+def _make_spawner(config: FleetConfig, paths: FleetPaths) -> Spawner:
+    # By name: what the directories follow from (HOME, XDG_…) is not told to kernels.
+    directories = {"LLMSPELL_RUNTIME_DIR": paths.runtime, "LLMSPELL_STATE_DIR": paths.state}
+    environ = {**kernel_environment(dict(os.environ)), **directories}
     return ZygoteSpawner(environ) if config.spawner == "zygote" else SubprocessSpawner(environ)
 
 
@@ -108,7 +110,8 @@ class Fleet:
         self._stopping = asyncio.Event()
         from llmspell_fleet.controller.controller import Controller
 
-        controller = Controller(self._config, self._paths, _make_spawner(self._config), version=__version__)
+        spawner = _make_spawner(self._config, self._paths)
+        controller = Controller(self._config, self._paths, spawner, version=__version__)
         self._listen_to_signals(controller)
         try:
             await controller.start()

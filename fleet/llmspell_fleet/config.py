@@ -292,7 +292,7 @@ def refuse_weaker(config: FleetConfig, *, allow_weaker: bool) -> FleetConfig:
     tenants ask for it, and the fleet's health says so.
     """
     if reasons := refusals(config, allow_weaker=allow_weaker):
-        raise RefusedError("the fleet is not started:\n" + "\n".join(f"  {reason}" for reason in reasons))
+        raise RefusedError("this fleet is refused:\n" + "\n".join(f"  {reason}" for reason in reasons))
     if config.isolation_level != "strict":
         if not allow_weaker:
             return config

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import LineTooLong
 from llmspell_fleet.api.problems import HeadersTooLargeError, problem_answer
 from llmspell_fleet.errors import BadRequestError, FleetError
 
-_LOG: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("llmspell.fleet.api")
 
 
 class Connection(web.RequestHandler):

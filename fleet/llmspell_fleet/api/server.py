@@ -31,7 +31,7 @@ from llmspell_fleet.api.routes import ROUTES
 from llmspell_fleet.errors import BadRequestError, FleetError
 from llmspell_kernel.errors import RefusedError
 
-_LOG: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("llmspell.fleet.api")
 
 BACKLOG: Final = 1024
 """Connections that the system keeps while we are busy."""

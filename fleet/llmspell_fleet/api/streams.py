@@ -25,7 +25,7 @@ class _HasSeq(Protocol):
 T = TypeVar("T")
 N = TypeVar("N", bound=_HasSeq)
 
-_LOG: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("llmspell.fleet.api")
 
 PATIENCE_S: Final = 1.0
 """How long a stream that may still be refused waits for its first item before it answers 200."""
@@ -169,7 +169,9 @@ async def _write(call: Call, form: Form, backlog: Backlog, patience_s: float) ->
             **SECURITY_HEADERS,
         }
     )
-    await response.prepare(call.request)
+    writer = await response.prepare(call.request)
+    if writer is not None and not first:
+        writer.send_headers()  # who follows something quiet is told that it has begun
     await _send(call, response, first)
     while not backlog.has_ended():
         taken = await backlog.take(options.heartbeat_s)

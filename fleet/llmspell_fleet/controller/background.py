@@ -1,13 +1,15 @@
-"""Work that nobody waits for: kept until it ends, and told when it fails."""
+"""Work that goes on when nobody waits for it any more: kept until it ends, and told when it fails by our fault."""
 
 import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from llmspell_fleet.errors import FleetError
+
 T = TypeVar("T")
 
-_LOG: Final = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
 
 class Background:
@@ -26,7 +28,10 @@ class Background:
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (fault := task.exception()) is not None:
+        if task.cancelled():
+            return
+        fault = task.exception()
+        if fault is not None and not isinstance(fault, FleetError):
             _LOG.error("background work failed", exc_info=fault)
 
     async def close(self) -> None:

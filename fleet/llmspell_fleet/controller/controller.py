@@ -15,9 +15,10 @@ from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
 from llmspell_fleet.controller.leases import Leases
+from llmspell_fleet.controller.provisioning import Defaults, Parts
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.sampling import Sampling
-from llmspell_fleet.controller.service import Defaults, Parts, Service
+from llmspell_fleet.controller.service import Service
 from llmspell_fleet.controller.shutdown import stop_all
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
@@ -28,6 +29,7 @@ from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, raise_descriptor_limit
+from llmspell_fleet.spawner.processes import reap
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.store.records import Loaded, TenantRecord
 from llmspell_fleet.store.store import Store
@@ -219,6 +221,7 @@ class Controller:
         self.leases.close()
         await self.background.close()
         await self._spawner.close()
+        reap()
         self.supervisor.close()
         self.events.followers.end()
         try:

@@ -29,7 +29,7 @@ READY_RETRY_S: Final = 1.0
 ENVELOPE_BYTES: Final = 4096
 """What a message to a kernel holds besides the code."""
 
-_COMING: Final = HAS_PROCESS | {Phase.BACKOFF}
+_COMING: Final = HAS_PROCESS | {Phase.BACKOFF, Phase.PENDING}
 """A kernel that is in one of these takes work sooner or later."""
 
 _EXPIRED: Final = (
@@ -148,7 +148,7 @@ class Executions:
         """A kernel for a session that will come another way, and the session's name."""
         entry, _channel = await self._kernel(tenant, session, due)
         name = session or own_session(entry)
-        tenant.settle(name, entry.id, entry.kernel.incarnation)
+        tenant.settle(name, entry.id, entry.kernel.incarnation, is_told=False)
         return entry, name
 
     async def _kernel(self, tenant: Tenant, session: str | None, due: float | None) -> tuple[Entry, Channel]:
@@ -182,6 +182,13 @@ class Executions:
             self._supervisor.apply(entry, StartAsked())
         elif sleeping and not any(e.kernel.phase in _COMING for e in tenant.entries.values()):
             self._supervisor.apply(sleeping[0], StartAsked())
+        if not any(e.kernel.phase in _COMING for e in tenant.entries.values()):
+            self._metrics.execution_refused(tenant.id, "no_kernel")
+            raise UnavailableError(
+                f"tenant {tenant.id} has no kernel that could become READY: they are {_phases(tenant)}; "
+                "restart one that FAILED, or raise the replicas",
+                retry_after_s=READY_RETRY_S,
+            )
         return False
 
     async def _wait(self, tenant: Tenant, due: float | None) -> None:
@@ -192,9 +199,8 @@ class Executions:
                 await waiter
         except TimeoutError:
             self._metrics.execution_refused(tenant.id, "no_kernel")
-            phases = sorted(entry.kernel.phase.value for entry in tenant.entries.values())
             raise UnavailableError(
-                f"no kernel of tenant {tenant.id} became READY in time; they are {', '.join(phases) or 'none'}",
+                f"no kernel of tenant {tenant.id} became READY in time; they are {_phases(tenant)}",
                 retry_after_s=READY_RETRY_S,
             ) from None
         finally:
@@ -226,6 +232,10 @@ def _spliced(kernel: KernelId, session: str, content: bytes, *, is_reset: bool, 
     if clipped_s is not None:
         head += b'"timeout_clipped":true,"timeout_s":%b,' % msgspec.json.encode(clipped_s)
     return head + content[1:]
+
+
+def _phases(tenant: Tenant) -> str:
+    return ", ".join(sorted(entry.kernel.phase.value for entry in tenant.entries.values())) or "none"
 
 
 def _died(kernel: KernelId, lost: Lost) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,9 @@ from llmspell_fleet.errors import NotFoundError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.store.records import Lease
 from llmspell_fleet.store.store import Store
+
+NO_TIMEOUT_S: Final = 60.0
+"""How soon it is looked again whether a lent kernel has an idle timeout, when it has none."""
 
 
 class _Statistics(msgspec.Struct):
@@ -65,15 +68,25 @@ class Leases:
             kernel_id=entry.id,
             expires_at=date_now(self.ttl_s),
         )
-        self._hold(lease, self.ttl_s)
-        entry.leases += 1
+        self._hold(lease, self.ttl_s, entry)
         tenant.pool.add_load(entry.id, 1)
         self._store.save_lease(lease)
         return lease
 
-    def _hold(self, lease: Lease, ttl_s: float) -> None:
+    def _hold(self, lease: Lease, ttl_s: float, entry: Entry) -> None:
+        entry.leases += 1
         timer = self._loop.call_later(ttl_s, self._expire, lease.id)
         self._held[lease.id] = _Held(lease, ttl_s, timer)
+        self._keep(lease.id, entry)
+
+    def _keep(self, lease: str, entry: Entry) -> None:
+        """A kernel that is lent is not culled: it ends by itself when unused, and is told in time that it is used."""
+        if lease not in self._held:
+            return
+        if entry.channel is not None:
+            entry.channel.keep()
+        idle_timeout_s = entry.kernel.spec.idle_timeout_s
+        self._loop.call_later(idle_timeout_s / 3 or NO_TIMEOUT_S, self._keep, lease, entry)
 
     def get(self, lease: str, tenant: TenantId | None) -> Lease:
         """One that holds; NotFoundError, also when it is another tenant's."""
@@ -134,9 +147,8 @@ class Leases:
             if owner is None or entry is None:
                 self._store.delete_lease(lease.id)
                 continue
-            entry.leases += 1
             owner.pool.add_load(entry.id, 1)
-            self._hold(lease, self.ttl_s)
+            self._hold(lease, self.ttl_s, entry)
 
     def close(self) -> None:
         """Forget the timers."""

@@ -40,7 +40,10 @@ def confinement(spec: KernelSpec) -> Confinement:
 
 def limit_views(spec: KernelSpec) -> dict[str, LimitView]:
     """Each limit with who enforces it; None where it is set and nobody does."""
-    return {name: LimitView(value=value, enforced_by=_enforced_by(name, spec)) for name, value in _values(spec.limits)}
+    return {
+        name: LimitView(value=value, enforced_by=_enforced_by(name, spec) if value else None)
+        for name, value in _values(spec.limits)
+    }
 
 
 def unenforced(spec: KernelSpec) -> list[str]:

@@ -12,7 +12,7 @@ from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.tenants import Tenant
-from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError, StoreError
+from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError, StoreError, UnavailableError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.model.views import Executed, ExecutionView
@@ -63,13 +63,16 @@ class Recorded:
 
     async def start(self, tenant: Tenant, request: ExecuteRequest, key: str | None) -> ExecutionView:
         """Begin it unless it was begun before; either way how it stands."""
-        begun = await self._begin(tenant, request, key)
+        begun = await self._begin(tenant, request, key, is_waited_for=False)
         if isinstance(begun, asyncio.Task):
-            return ExecutionView(id=begun.get_name(), status="pending", created_at=date_now())
+            found = await self._store.execution(tenant.id, begun.get_name())
+            return ExecutionView(
+                id=begun.get_name(), status="pending", created_at=found.created_at if found is not None else date_now()
+            )
         return _view(begun)
 
     async def _begin(
-        self, tenant: Tenant, request: ExecuteRequest, key: str | None
+        self, tenant: Tenant, request: ExecuteRequest, key: str | None, *, is_waited_for: bool = True
     ) -> "asyncio.Task[Executed] | Execution":
         execution = Execution(
             id=secrets.token_hex(12),
@@ -78,31 +81,35 @@ class Recorded:
             sha256=sha256(msgspec.json.encode((request.code, request.session, request.timeout_s))).hexdigest(),
             created_at=date_now(),
         )
-        self._executions.reserve(tenant)
         try:
             answer = await self._store.begin_execution(execution)
+            if not isinstance(answer, Begun):
+                return answer
+            self._executions.reserve(tenant)
         except BaseException:
-            # It may have begun all the same; a key without an outcome would be pending for ever.
-            self._finish(execution.id, _failed(OutcomeUnknownError(_UNKNOWN)))
-            self._executions.release(tenant)
+            # It may be recorded all the same, and was not begun.
+            self._store.abandon_execution(execution.id)
             raise
-        if not isinstance(answer, Begun):
-            self._executions.release(tenant)
-            return answer
-        task = self._background.run(self._run(tenant, request, execution.id))
+        task = self._background.run(self._run(tenant, request, execution.id, is_waited_for=is_waited_for))
         task.set_name(execution.id)
         self._running[execution.id] = task
         return task
 
-    async def _run(self, tenant: Tenant, request: ExecuteRequest, execution: str) -> Executed:
-        executed = _failed(OutcomeUnknownError(_UNKNOWN))
+    async def _run(self, tenant: Tenant, request: ExecuteRequest, execution: str, *, is_waited_for: bool) -> Executed:
+        executed: Executed | None = _failed(OutcomeUnknownError(_UNKNOWN))
         try:
             executed = Executed(200, await self._executions.run(tenant, request, execution=execution))
         except FleetError as fault:
+            if is_waited_for and isinstance(fault, UnavailableError):
+                executed = None  # it never began: who waits may ask again with the same key
+                raise
             executed = _failed(fault)
         finally:
             self._executions.release(tenant)
-            self._finish(execution, executed)
+            if executed is None:
+                self._store.abandon_execution(execution)
+            else:
+                self._finish(execution, executed)
             # On disk before anybody is told: a controller that is killed then answers the same again.
             with contextlib.suppress(StoreError):
                 await self._store.flush()

@@ -1,245 +1,29 @@
 """The fleet as the HTTP face asks for it: `api.fleet.Fleet`, put together from the controller's parts."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from llmspell_fleet.controller import streaming
-from llmspell_fleet.controller.background import Background
-from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.events import Events
-from llmspell_fleet.controller.executions import Executions
-from llmspell_fleet.controller.files import interrupt
-from llmspell_fleet.controller.leases import Leases
-from llmspell_fleet.controller.recorded import Recorded
-from llmspell_fleet.controller.sampling import Sampling
-from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
-from llmspell_fleet.controller.tokens import Tokens
-from llmspell_fleet.controller.views import kernel_view, tenant_view
-from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError, UnavailableError
+from llmspell_fleet.controller.provisioning import Provisioning
+from llmspell_fleet.errors import UnavailableError
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.kernel import Kernel, Phase
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, LimitsChange, TenantChange, TenantRequest
-from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy, TenantSpec
+from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.model.views import (
     ConnectionView,
     Executed,
     ExecutionView,
-    HealthView,
-    KernelView,
     LeaseInfo,
     LogLine,
-    TenantCreated,
-    TenantView,
 )
-from llmspell_fleet.observe.metrics import Metrics
-from llmspell_fleet.policy.events import RestartAsked, StartAsked, StopAsked
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
-from llmspell_fleet.store.records import Lease, TenantRecord
-from llmspell_fleet.store.store import Store
+from llmspell_fleet.store.records import Lease
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """What the service is made of."""
-
-    supervisor: Supervisor
-    tenants: Tenants
-    executions: Executions
-    recorded: Recorded
-    leases: Leases
-    events: Events
-    tokens: Tokens
-    store: Store
-    metrics: Metrics
-    sampling: Sampling
-    background: Background
-
-
-class Defaults(msgspec.Struct, frozen=True):
-    """What requests leave out, and what this fleet allows."""
-
-    strategy: Strategy
-    isolation_level: IsolationLevel
-    limits: Limits
-    is_multi_tenant: bool
-    allows_weaker: bool
-
-
-class Service:
-    """Every method is one request; authorisation was done before. Belongs to the event loop."""
-
-    def __init__(self, parts: Parts, defaults: Defaults, health: Callable[[], HealthView]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._of = parts
-        self.defaults = defaults
-        self.health = health
-        self.is_ready = False
-        """Whether requests can be served."""
-
-    # --- tenants
-
-    async def create_tenant(self, request: TenantRequest) -> TenantCreated:
-        """Make a tenant (Fleet)."""
-        of = self._of
-        if not self.defaults.is_multi_tenant:
-            raise ConflictError("this fleet has the one tenant `default`: [multi_tenant] enabled is false")
-        level = self._isolation(request.isolation_level)
-        tenant_id = TenantId(request.id)
-        if tenant_id in of.tenants:
-            raise ConflictError(f"tenant {tenant_id} exists already; PATCH changes it")
-        of.tenants.promise(request.replicas)
-        spec = TenantSpec(
-            id=tenant_id,
-            replicas=request.replicas,
-            strategy=request.strategy or self.defaults.strategy,
-            limits=_limits_changed(self.defaults.limits, request.limits),
-            isolation_level=level,
-            idle_timeout_s=request.idle_timeout_s,
-        )
-        tenant = of.tenants.add(TenantRecord(spec=spec, created_at=date_now()))
-        of.metrics.add_tenant(tenant_id)
-        token = of.tokens.issue("tenant", tenant_id)
-        of.events.emit("tenant.created", tenant_id, data={"replicas": spec.replicas})
-        of.tenants.reconcile(tenant)
-        await self._recorded()
-        await self._until_ready(tenant, request.wait_s)
-        return TenantCreated(**msgspec.structs.asdict(self._view(tenant)), token=token)
-
-    def tenants(self) -> list[TenantView]:
-        """All of them (Fleet)."""
-        return [self._view(tenant) for tenant in sorted(self._of.tenants, key=lambda t: t.id) if not tenant.is_leaving]
-
-    def tenant(self, tenant: TenantId) -> TenantView:
-        """One of them (Fleet)."""
-        return self._view(self._of.tenants.get(tenant))
-
-    async def update_tenant(self, tenant: TenantId, change: TenantChange) -> TenantView:
-        """Change what it should have (Fleet)."""
-        found = self._of.tenants.get(tenant)
-        spec = found.spec
-        if change.replicas is not None:
-            self._of.tenants.promise(found.beyond(change.replicas))
-        changed = replace(
-            spec,
-            replicas=spec.replicas if change.replicas is None else change.replicas,
-            strategy=change.strategy or spec.strategy,
-            limits=_limits_changed(spec.limits, change.limits),
-            isolation_level=self._isolation(change.isolation_level or spec.isolation_level),
-            idle_timeout_s=spec.idle_timeout_s if change.idle_timeout_s is None else change.idle_timeout_s,
-        )
-        if changed != spec:
-            self._of.tenants.change(found, changed)
-            self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
-            self._of.tenants.reconcile(found)
-        await self._recorded()
-        await self._until_ready(found, change.wait_s)
-        return self._view(found)
-
-    async def _recorded(self) -> None:
-        """What is answered is on disk: a controller that is killed comes back to it. Else /health tells."""
-        with contextlib.suppress(StoreError):
-            await self._of.store.flush()
-
-    async def delete_tenant(self, tenant: TenantId) -> None:
-        """End it (Fleet)."""
-        found = self._of.tenants.get(tenant)
-        self._of.tokens.revoke(tenant)
-        self._of.events.emit("tenant.deleted", tenant)
-        await self._of.tenants.remove(found)
-        self._of.events.forget(tenant)
-        self._of.metrics.forget_tenant(tenant)
-        await self._recorded()
-
-    def _isolation(self, asked: IsolationLevel | None) -> IsolationLevel:
-        level = asked or self.defaults.isolation_level
-        if level == "strict":
-            if self.defaults.allows_weaker:
-                return "process"
-            raise BadRequestError(
-                "isolation_level strict is not built yet: use process, or start the fleet with --allow-weaker-isolation"
-            )
-        return level
-
-    def _view(self, tenant: Tenant) -> TenantView:
-        return tenant_view(tenant, self._of.sampling.usages, self._loop.time())
-
-    async def _until_ready(self, tenant: Tenant, wait_s: float) -> None:
-        give_up_at = self._loop.time() + wait_s
-        for entry in list(tenant.entries.values()):
-            if entry.kernel.is_wanted:
-                await _settled(entry, give_up_at - self._loop.time())
-
-    # --- kernels
-
-    def kernels(self, tenant: TenantId | None) -> list[KernelView]:
-        """A tenant's, or everybody's (Fleet)."""
-        usages, now = self._of.sampling.usages, self._loop.time()
-        return [
-            kernel_view(entry, usages.get(entry.id), now)
-            for entry in self._of.supervisor
-            if tenant is None or entry.tenant == tenant
-        ]
-
-    def kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:
-        """One (Fleet)."""
-        entry = self._entry(kernel, tenant)
-        return kernel_view(entry, self._of.sampling.usages.get(kernel), self._loop.time())
-
-    def _entry(self, kernel: KernelId, tenant: TenantId | None) -> Entry:
-        entry = self._of.supervisor.get(kernel)
-        if entry is None or (tenant is not None and entry.tenant != tenant):
-            raise NotFoundError(f"there is no kernel {kernel[:64]!r}")
-        return entry
-
-    async def create_kernel(self, request: KernelRequest) -> KernelView:
-        """One more for a tenant (Fleet)."""
-        of = self._of
-        tenant = of.tenants.get(request.tenant)
-        name = request.name or ""
-        if name and any(entry.kernel.spec.name == name for entry in tenant.entries.values()):
-            raise ConflictError(f"tenant {tenant.id} has a kernel called {name} already")
-        of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1))
-        of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
-        entry = of.tenants.adopt(Kernel(spec=of.tenants.new_spec(tenant, name=name, port=request.port)))
-        of.supervisor.apply(entry, StartAsked())
-        await _settled(entry, request.wait_s)
-        return kernel_view(entry, None, self._loop.time())
-
-    async def delete_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
-        """End one (Fleet)."""
-        entry = self._entry(kernel, tenant)
-        owner = self._of.tenants.get(entry.tenant)
-        if entry.kernel.is_wanted:
-            fewer = max(0, owner.spec.replicas - 1)
-            self._of.tenants.change(owner, replace(owner.spec, replicas=fewer))
-        self._of.supervisor.apply(entry, StopAsked())
-        await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
-
-    async def interrupt_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
-        """Interrupt what it runs (Fleet)."""
-        entry = self._entry(kernel, tenant)
-        if entry.process is None:
-            raise ConflictError(f"kernel {kernel} has no process: it is {entry.kernel.phase.value}")
-        interrupt(entry.process)
-        self._of.supervisor.emit(entry, "kernel.interrupted")
-
-    async def restart_kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:
-        """Give it a new incarnation (Fleet)."""
-        entry = self._entry(kernel, tenant)
-        before = entry.kernel.incarnation
-        self._of.supervisor.apply(entry, RestartAsked())
-        wait_s = 2 * (self._of.supervisor.policy.start_deadline_s + self._of.supervisor.policy.stop_deadline_s)
-        await entry.wait_until(
-            lambda k: k.phase is Phase.FAILED or (k.incarnation > before and k.phase in TAKES_WORK), wait_s
-        )
-        return self.kernel(kernel, tenant)
+class Service(Provisioning):
+    """The rest of `api.fleet.Fleet`: executions, leases, and what happened."""
 
     # --- executions
 
@@ -321,17 +105,3 @@ class Service:
     def follow_events(self, tenant: TenantId | None, *, since: int) -> AsyncIterator[Event]:
         """What happens (Fleet)."""
         return self._of.events.follow(since, tenant)
-
-
-async def _settled(entry: Entry, wait_s: float) -> None:
-    """Wait until a kernel is ready, or will not be."""
-    await entry.wait_until(lambda k: k.phase in TAKES_WORK or k.phase is Phase.FAILED or not k.is_wanted, wait_s)
-
-
-def _limits_changed(limits: Limits, change: LimitsChange | None) -> Limits:
-    if change is None:
-        return limits
-    try:
-        return change.applied_to(limits)
-    except msgspec.ValidationError as fault:
-        raise BadRequestError(f"limits: {fault}") from None

@@ -95,8 +95,11 @@ class Tenant:
                 if entry.id.replace("-", "").startswith(named[1]):
                     self.settle(session, entry.id, int(named[2]))
 
-    def settle(self, session: str, kernel: KernelId, incarnation: int) -> bool:
-        """`session` meets an incarnation; whether what it left at its last visit is gone."""
+    def settle(self, session: str, kernel: KernelId, incarnation: int, *, is_told: bool = True) -> bool:
+        """`session` meets an incarnation; whether what it left at its last visit is gone.
+
+        Without `is_told` nobody hears of that now, and the next visit tells it.
+        """
         home, seen = self.homes.get(session), self._seen.get(session)
         is_reset = seen is not None and seen != (kernel, incarnation)
         if seen is None and len(self._seen) >= MOST_SESSIONS:
@@ -106,7 +109,8 @@ class Tenant:
                 self.pool.add_session(home, -1)
             self.pool.add_session(kernel, 1)
             self.homes[session] = kernel
-        self._seen[session] = (kernel, incarnation)
+        if is_told or not is_reset:
+            self._seen[session] = (kernel, incarnation)
         return is_reset
 
     def leave_home(self, session: str) -> None:

@@ -130,6 +130,10 @@ class Channel:
             if sent.ticket <= begun
         )
 
+    def keep(self) -> None:
+        """Tell it that somebody uses it, who may be silent."""
+        self._link.keep()
+
     async def statistics(self) -> bytes:
         """What it has done and holds, as JSON; asked of the kernel itself."""
         answer = self._loop.create_future()

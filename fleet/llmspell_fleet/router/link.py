@@ -151,6 +151,10 @@ class Link:
         if session == self._session and number.isdecimal():
             self._on_message(kind, int(number), content)
 
+    def keep(self) -> None:
+        """Say that the kernel is in use; there is no answer."""
+        self._send("keep_request", b"{}")
+
     def statistics(self) -> int:
         """Ask for statistics; returns the request's number."""
         return self._send("statistics_request", b"{}")

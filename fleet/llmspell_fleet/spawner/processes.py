@@ -1,5 +1,6 @@
 """Processes by number and start time, and why one ended, asked of the system."""
 
+import contextlib
 import fcntl
 import os
 import select
@@ -57,6 +58,13 @@ def exit_status(process: Process) -> int | None:
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8
     return int(result.si_status) | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def reap() -> None:
+    """Take leave of children that became ours when their zygote ended, and have ended too."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _zombie_status(process: Process) -> int | None:

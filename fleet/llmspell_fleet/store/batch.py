@@ -31,7 +31,7 @@ class Batch:
         self.tokens: dict[str, TokenRecord | None] = {}
         self.leases: dict[str, Lease | None] = {}
         self.events: list[Event] = []
-        self.finished: dict[str, Finished] = {}
+        self.finished: dict[str, Finished | None] = {}
 
     def __len__(self) -> int:
         """How many changes there are."""

@@ -21,7 +21,7 @@ from llmspell_fleet.store.opening import roll_back
 from llmspell_fleet.store.records import Begun, Execution, Finished
 from llmspell_fleet.store.rows import Row, Upsert, upsert_sql
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("llmspell.fleet.store")
 
 T = TypeVar("T")
 
@@ -110,8 +110,10 @@ class Database:
         self._upsert(rows.LEASES, (lease for lease in batch.leases.values() if lease is not None), rows.lease_row)
         if batch.events:
             self._write_events(batch.events)
+        self._delete("executions", "id", (key for key, finished in batch.finished.items() if finished is None))
         for finished in batch.finished.values():
-            self._finish(finished)
+            if finished is not None:
+                self._finish(finished)
 
     def _delete_tenants(self, batch: Batch) -> None:
         for tenant in batch.deleted_tenants:

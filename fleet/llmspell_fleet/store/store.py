@@ -211,6 +211,12 @@ class Store:
             self._inbox.waiting.batch.finished.setdefault(finished.id, finished)
             self._inbox.ring_soon()
 
+    def abandon_execution(self, execution: str) -> None:
+        """It never began, and its key is free again."""
+        with self._inbox.lock:
+            self._inbox.waiting.batch.finished.setdefault(execution, None)
+            self._inbox.ring()
+
     async def execution(self, tenant: TenantId, execution: str) -> Execution | None:
         """One of a tenant's, for 24 hours."""
         return await self._read(lambda connection: reading.execution(connection, tenant, execution))

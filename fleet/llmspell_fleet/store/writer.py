@@ -19,7 +19,7 @@ from llmspell_fleet.store.inbox import Inbox, Waiting
 from llmspell_fleet.store.opening import explain
 from llmspell_fleet.store.reading import BadRowError
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("llmspell.fleet.store")
 
 RETRY_AFTER_S: Final = 0.5
 

@@ -214,6 +214,8 @@ class JupyterServer:
                 request, time.monotonic(), lambda content: self._replies.send(shell, message, "run_output", content)
             )
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
+        elif header.msg_type == "keep_request":
+            self.lifetime.used(time.monotonic())
         elif header.msg_type == "statistics_request":
             self._replies.send(shell, message, "statistics_reply", encode(self.statistics()))
         elif header.msg_type in self._requests.needs_symbols:

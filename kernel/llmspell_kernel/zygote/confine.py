@@ -9,8 +9,8 @@ import signal
 
 from llmspell_kernel.zygote.protocol import Confinement
 
-KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TZ")
-"""What a kernel is told of its supervisor's environment, besides `LLMSPELL_…`. Scripts see none of it."""
+KEPT_ENVIRONMENT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+"""What a kernel is told of its supervisor's environment, besides its directories. Scripts see none of it."""
 
 _LARGEST_DESCRIPTOR = 2**31 - 1
 """Closing up to here is one system call (close_range(2))."""
@@ -24,7 +24,7 @@ def kernel_environment(environ: "os._Environ[str] | dict[str, str]") -> dict[str
     return {
         name: value
         for name, value in environ.items()
-        if name in KEPT_ENVIRONMENT or (name.startswith("LLMSPELL_") and name.endswith("_DIR"))
+        if name in KEPT_ENVIRONMENT or name in ("LLMSPELL_RUNTIME_DIR", "LLMSPELL_STATE_DIR")
     }
 
 

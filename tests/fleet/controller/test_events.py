@@ -8,6 +8,7 @@ import pytest
 
 from llmspell_fleet.controller import events as module
 from llmspell_fleet.controller.events import Events
+from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.store.store import Store
 from support.spawning import eventually
@@ -23,7 +24,7 @@ def events(store: Store) -> Events:
     return Events(store, store.load().next_event_seq)
 
 
-def numbers(found: list[module.Event]) -> list[int]:
+def numbers(found: list[Event]) -> list[int]:
     return [event.seq for event in found]
 
 
@@ -157,7 +158,7 @@ async def test_nothing_is_missed_or_doubled_between_what_was_and_what_comes(even
     ],
 )
 async def test_events_are_in_the_log_by_their_gravity(
-    events: Events, event_type: module.EventType, level: int, caplog: pytest.LogCaptureFixture
+    events: Events, event_type: EventType, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "llmspell.fleet.events")
 

@@ -1,16 +1,15 @@
 """The balanced route over real kernels whose starts go wrong as a script says: nobody waits longer than their time."""
 
 import asyncio
-import os
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from llmspell_fleet.controller import executions
-from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.tenants import Tenant, own_session
 from llmspell_fleet.errors import KernelDiedError, TooManyError, UnavailableError
 from llmspell_fleet.model.kernel import Phase
@@ -36,6 +35,14 @@ def is_at_rest(site: Site, tenant: Tenant) -> bool:
     entries = list(tenant.entries.values())
     loads = [tenant.pool.load(entry.id) for entry in entries]
     return not (tenant.executions or tenant.waiters or any(loads) or any(entry.load for entry in entries))
+
+
+@contextlib.contextmanager
+def occupied(path: Path) -> Iterator[None]:
+    """A file where a directory should be."""
+    path.touch()
+    yield
+    path.unlink()
 
 
 # --- starts that go wrong
@@ -107,11 +114,10 @@ async def test_a_start_that_fails_too_often_is_left_to_a_person_and_requests_say
 async def test_a_directory_that_cannot_be_made_fails_that_start_and_no_other(controller: Start) -> None:
     async with controller(restart=replace(PATIENT, first_delay_s=0.05)) as site:
         in_the_way = Path(site.paths.logs, "kernels")
-        in_the_way.write_text("")
-        tenant = await site.tenant("t", "pass")
-        entry = only(tenant)
-        await in_phase(entry, Phase.BACKOFF)
-        in_the_way.unlink()
+        with occupied(in_the_way):
+            tenant = await site.tenant("t", "pass")
+            entry = only(tenant)
+            await in_phase(entry, Phase.BACKOFF)
         await ready_again(entry, 3)
 
         first = (await site.store.deaths(entry.id))[0]

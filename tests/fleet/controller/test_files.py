@@ -6,10 +6,10 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -35,8 +35,6 @@ def paths(tmp_path: Path) -> FleetPaths:
 
 
 def connection(**given: object) -> ConnectionInfo:
-    import msgspec
-
     made = {
         "transport": "tcp",
         "ip": "127.0.0.1",
@@ -96,7 +94,7 @@ def test_its_folders_are_private_and_may_exist(paths: FleetPaths) -> None:
         files.make_kernel_dir(paths, ONE)
 
     for path in (paths.kernel_dir(ONE), f"{paths.logs}/kernels"):
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+        assert stat.S_IMODE(Path(path).stat().st_mode) == 0o700
 
 
 def test_a_folder_that_cannot_be_made_is_said(paths: FleetPaths) -> None:
@@ -165,7 +163,7 @@ def test_the_last_kernel_leaves_an_empty_directory(paths: FleetPaths) -> None:
 # --- processes
 
 _TREE = """
-import os, signal, sys, time
+import os, signal
 os.setsid()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = os.fork()
@@ -180,7 +178,7 @@ class Tree:
     """A process that leads a session of its own, and a child of it in its group."""
 
     def __init__(self) -> None:
-        self.leader = subprocess.Popen([sys.executable, "-S", "-c", _TREE], stdout=subprocess.PIPE, text=True)
+        self.leader = subprocess.Popen([sys.executable, "-I", "-S", "-c", _TREE], stdout=subprocess.PIPE, text=True)
         assert self.leader.stdout is not None
         child = int(self.leader.stdout.readline())
         self.pidfds = [os.pidfd_open(pid) for pid in (self.leader.pid, child)]
@@ -202,9 +200,7 @@ class Tree:
 
 
 @pytest.fixture
-def tree(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tree]:
-    for name in [name for name in os.environ if name.startswith("COV")]:
-        monkeypatch.delenv(name)
+def tree() -> Iterator[Tree]:
     made = Tree()
     yield made
     made.close()
@@ -221,29 +217,26 @@ def test_killing_takes_the_whole_group(tree: Tree) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("act", [files.kill_tree, files.terminate, files.interrupt])
-def test_a_process_that_is_over_and_reaped_is_left(tree: Tree, act: object) -> None:
+def test_a_process_that_is_over_and_reaped_is_left(tree: Tree, act: Callable[[Process], None]) -> None:
     signal.pidfd_send_signal(tree.process.pidfd, signal.SIGKILL)
     tree.leader.wait(10)
 
-    assert callable(act)
     act(tree.process)
 
     # Its number may be somebody else's group by now: without a living leader nothing of it is touched.
     assert not select.select([tree.pidfds[1]], [], [], 0)[0]
 
 
+_SLEEPER = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print(1, flush=True); signal.pause()"
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(("act", "number"), [(files.terminate, signal.SIGTERM), (files.interrupt, signal.SIGINT)])
-def test_other_signals_are_for_the_process_alone(act: object, number: Literal[signal.Signals.SIGTERM]) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-S", "-c", "import signal; print(1, flush=True); signal.pause()"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as child:
+def test_other_signals_reach_the_process(act: Callable[[Process], None], number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _SLEEPER], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         pidfd = os.pidfd_open(child.pid)
-        assert callable(act)
         act(Process(child.pid, 0, pidfd))
         assert child.wait(10) == -number
         os.close(pidfd)

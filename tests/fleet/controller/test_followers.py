@@ -1,12 +1,20 @@
 """Those who follow a stream: each hears everything in order, within bounds, until the end."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
 
 import pytest
 
 from llmspell_fleet.controller.followers import MOST_WAITING, Followers
 
+T = TypeVar("T")
+
 pytestmark = pytest.mark.asyncio
+
+
+async def next_of(items: AsyncIterator[T]) -> T:
+    return await anext(items)
 
 
 async def test_each_follower_hears_what_is_told_from_when_it_began() -> None:
@@ -26,7 +34,7 @@ async def test_who_waits_is_woken() -> None:
     followers: Followers[str] = Followers()
     with followers.follow() as items:
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-            waiting = tasks.create_task(anext(items))
+            waiting = tasks.create_task(next_of(items))
             await asyncio.sleep(0)
             followers.tell("news")
 

@@ -252,8 +252,8 @@ async def test_what_a_dead_controller_left_pending_is_given_up_and_not_run_again
             problem = json.loads(again.body)
             assert (problem["status"], problem["title"]) == (502, "Outcome unknown")
             assert "it is not run again" in problem["detail"]
-            for execution in ("with-a-key", "without"):
-                view = await recorded(site).show(tenant.id, execution)
+            for name in ("with-a-key", "without"):
+                view = await recorded(site).show(tenant.id, name)
                 assert (view.status, view.http_status, view.outcome is not None) == ("failed", 502, True)
             assert (await site.execute(tenant, COUNT))["result"] == "1"
 

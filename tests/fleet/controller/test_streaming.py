@@ -23,6 +23,10 @@ def text_of(text: str, name: str = "stdout") -> bytes:
     return json.dumps({"name": name, "text": text}).encode()
 
 
+async def first_of(pieces: AsyncIterator[Piece]) -> Piece:
+    return await anext(pieces)
+
+
 async def all_of(pieces: AsyncIterator[Piece]) -> list[tuple[str, object]]:
     return [(event, json.loads(data)) async for event, data in pieces]
 
@@ -48,7 +52,7 @@ async def test_a_reader_who_waits_is_woken_by_output_and_by_the_end() -> None:
     pieces = _Pieces()
     reader = pieces.all()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(anext(reader))
+        first = tasks.create_task(first_of(reader))
         await asyncio.sleep(0)
         pieces.put(text_of("one"))
     assert first.result() == ("output", text_of("one"))

@@ -5,22 +5,38 @@ from pathlib import Path
 
 import pytest
 
+from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.model.kernel import Phase
 from support.controllers import Start, in_phase, kill, only, ready_again
+from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+
+def touch(folder: str, name: str) -> None:
+    Path(folder, name).touch()
+
+
+def names_in(folder: str) -> list[str]:
+    return [path.name for path in Path(folder).iterdir()]
+
+
+def say(entry: Entry, words: bytes) -> None:
+    """Write what a kernel's process could."""
+    with Path(entry.output._fifo).open("wb", buffering=0) as fifo:
+        fifo.write(words)
 
 
 async def test_what_a_killed_kernel_was_writing_is_removed(controller: Start) -> None:
     async with controller() as site:
         entry = only(await site.tenant())
-        unfinished = Path(site.paths.runtime, f"kernel-{entry.id}.json.{entry.kernel.pid}.tmp")
-        unfinished.touch()
+        unfinished = f"kernel-{entry.id}.json.{entry.kernel.pid}.tmp"
+        touch(site.paths.runtime, unfinished)
 
         kill(entry)
         await ready_again(entry, 2)
 
-        assert not unfinished.exists()
+        assert unfinished not in names_in(site.paths.runtime)
 
 
 async def test_starts_that_go_wrong_hold_up_no_others(controller: Start) -> None:
@@ -41,8 +57,7 @@ async def test_lines_and_numbers_of_its_output_go_on_in_the_next_incarnation(con
     async with controller() as site:
         entry = only(await site.tenant())
         for incarnation in (1, 2):
-            with Path(site.paths.kernel_dir(entry.id), "output").open("wb", buffering=0) as fifo:
-                fifo.write(b"words\nlast words without an end")
+            say(entry, b"words\nlast words without an end")
             kill(entry)
             await ready_again(entry, incarnation + 1)
 
@@ -73,4 +88,4 @@ async def test_what_is_ended_before_it_began_has_no_process(controller: Start) -
 
         await in_phase(entry, Phase.STOPPED)
         assert entry.process is None
-        assert not Path(site.paths.kernel_dir(entry.id)).exists()
+        await eventually(lambda: not names_in(site.paths.runtime), "its files are gone")

@@ -200,7 +200,7 @@ async def test_there_are_as_many_kernels_as_should_be(controller: Start) -> None
             change(site, tenant, replicas=replicas)
             wanted = [entry for entry in tenant.entries.values() if entry.kernel.is_wanted]
             assert len(wanted) == replicas
-            await eventually(lambda: len(tenant.entries) == tenant.ready == tenant.spec.replicas, "as many are ready")  # noqa: B023
+            await eventually(lambda: len(tenant.entries) == tenant.ready == tenant.spec.replicas, "as many are ready")
             if replicas == 1:
                 assert next(iter(tenant.entries)) == before[0], "the newest leave first"
 
@@ -288,7 +288,7 @@ async def test_fewer_and_at_once_more_kernels_are_never_more_than_the_fleet_may_
     async with controller(max_kernels=3) as site:
         tenant = await site.tenant(replicas=3)
         service = site.controller.service
-        await service.update_tenant(tenant.id, TenantChange(replicas=0, wait_s=0))
+        change(site, tenant, replicas=0)
 
         with pytest.raises(TooManyError):
             await service.update_tenant(tenant.id, TenantChange(replicas=3, wait_s=0))

@@ -52,8 +52,7 @@ def test_zero_is_named() -> None:
         ("memory_bytes", -1),
         ("memory_bytes", 2**50 + 1),
         ("cpu_percent", -0.1),
-        ("cpu_percent", float("nan")),
-        ("execution_timeout_s", float("inf")),
+        ("execution_timeout_s", 1e12),
         ("max_clients", 0),
         ("max_message_bytes", 1023),
         ("files", 1_048_577),
@@ -64,7 +63,7 @@ def test_zero_is_named() -> None:
 )
 def test_a_limit_that_cannot_be_is_refused_by_its_name(limit: str, value: float) -> None:
     with pytest.raises(msgspec.ValidationError, match=rf"\$\.{limit}"):
-        LimitsChange(**{limit: value}).applied_to(Limits())
+        msgspec.convert({limit: value}, LimitsChange).applied_to(Limits())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,8 @@ def test_each_has_its_least_and_refuses_what_it_does_not_know(
     record: type[msgspec.Struct], least: dict[str, object]
 ) -> None:
     assert isinstance(msgspec.convert(least, record), record)
-    for body in ({**least, "unknown": 1}, [], "text", None, 1):
+    strange: tuple[object, ...] = ({**least, "unknown": 1}, [], "text", None, 1)
+    for body in strange:
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(body, record)
     for member in least:

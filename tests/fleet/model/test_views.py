@@ -17,8 +17,16 @@ def members(record: msgspec.Struct) -> set[str]:
 
 def executed(**given: object) -> ExecuteView:
     least: dict[str, object] = {
-        **{"kernel_id": KERNEL, "session": "s", "status": "ok", "execution_count": 1, "stdout": "", "stderr": ""},
-        **{"result": None, "data": None, "error": None, "duration_s": 0.1},
+        "kernel_id": KERNEL,
+        "session": "s",
+        "status": "ok",
+        "execution_count": 1,
+        "stdout": "",
+        "stderr": "",
+        "result": None,
+        "data": None,
+        "error": None,
+        "duration_s": 0.1,
     }
     return msgspec.convert({**least, **given}, ExecuteView)
 

@@ -78,12 +78,13 @@ class Site:
         running = self.asking(tenant, SPIN)
         entry = only(tenant)
         await begun(entry)
+        process = entry.process
         try:
             yield entry
         finally:
             running.cancel()
             await asyncio.wait([running])
-            if entry.process is not None:
+            if entry.process is process:
                 kill(entry, signal.SIGINT)
 
     def events(self, entry: Entry) -> list[Event]:

@@ -131,23 +131,17 @@ class Controller:
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
 
     def _declare(self, loaded: Loaded) -> None:
-        """Tenant `default` is as the configuration says, each time the fleet starts."""
+        """Tenant `default` is as the configuration says, but for what was changed through the API since it said so."""
         config = self._config
-        spec = TenantSpec(
-            id=DEFAULT_TENANT,
-            replicas=config.startup_kernels,
-            strategy=config.strategy,
-            limits=config.limits,
-            isolation_level=config.isolation_level,
-            idle_timeout_s=config.idle_timeout_s,
-        )
+        spec = _default_spec(config)
         stored = next((record for record in loaded.tenants if record.spec.id == DEFAULT_TENANT), None)
         if stored is None:
             self.metrics.add_tenant(DEFAULT_TENANT)
-            tenant = self.tenants.add(TenantRecord(spec=spec, created_at=date_now(), is_configured=True))
+            record = TenantRecord(spec=spec, created_at=date_now(), configured=spec)
+            tenant = self.tenants.add(record)
         else:
             tenant = self.tenants.get(DEFAULT_TENANT)
-            self.tenants.change(tenant, spec)
+            self._configure(tenant, spec)
         for declared in config.declared:
             self._declare_kernel(tenant, declared)
 
@@ -169,24 +163,26 @@ class Controller:
         elif existing.kernel.spec != spec:
             self.supervisor.change_spec(existing, spec)
 
+    def _configure(self, tenant: Tenant, now: TenantSpec) -> None:
+        """What the configuration says otherwise than before holds; what it says as before may have been changed."""
+        before = tenant.record.configured
+        changed = {
+            name: getattr(now, name)
+            for name in now.__struct_fields__
+            if before is None or getattr(now, name) != getattr(before, name)
+        }
+        tenant.record = replace(tenant.record, configured=now)
+        self.tenants.change(tenant, replace(tenant.spec, **changed))
+
     # --- while it runs
 
     def reload(self, config: FleetConfig) -> None:
         """Hold another configuration: what of it can be held without a restart."""
-        was, self._config = self._config, config
+        self._config = config
         self._hold(config)
-        tenant = self.tenants.get(DEFAULT_TENANT)
-        changed = replace(
-            tenant.spec,
-            replicas=config.startup_kernels if config.startup_kernels != was.startup_kernels else tenant.spec.replicas,
-            strategy=config.strategy if config.strategy != was.strategy else tenant.spec.strategy,
-            limits=config.limits if config.limits != was.limits else tenant.spec.limits,
-            idle_timeout_s=(
-                config.idle_timeout_s if config.idle_timeout_s != was.idle_timeout_s else tenant.spec.idle_timeout_s
-            ),
-        )
-        if changed != tenant.spec:
-            self.tenants.change(tenant, changed)
+        if DEFAULT_TENANT in self.tenants:
+            tenant = self.tenants.get(DEFAULT_TENANT)
+            self._configure(tenant, _default_spec(config))
             for declared in config.declared:
                 self._declare_kernel(tenant, declared)
             self.tenants.reconcile(tenant)
@@ -229,6 +225,17 @@ class Controller:
             await asyncio.get_running_loop().run_in_executor(None, self._store.close)
         except StoreError as fault:
             _LOG.error("the last changes could not be recorded: %s", fault)
+
+
+def _default_spec(config: FleetConfig) -> TenantSpec:
+    return TenantSpec(
+        id=DEFAULT_TENANT,
+        replicas=config.startup_kernels,
+        strategy=config.strategy,
+        limits=config.limits,
+        isolation_level=config.isolation_level,
+        idle_timeout_s=config.idle_timeout_s,
+    )
 
 
 def _defaults(config: FleetConfig) -> Defaults:

@@ -43,7 +43,7 @@ class Recorded:
     def give_up(self, pending: list[Execution]) -> None:
         """Record that what an earlier controller began has no outcome that anybody knows."""
         for execution in pending:
-            self._finish(execution.id, _failed(OutcomeUnknownError(_UNKNOWN)))
+            self._store.finish_execution(_finished(execution.id, _failed(OutcomeUnknownError(_UNKNOWN))))
 
     async def execute(self, tenant: Tenant, request: ExecuteRequest, key: str) -> Executed:
         """Run it unless it was begun before; either way its one outcome."""
@@ -88,7 +88,7 @@ class Recorded:
             self._executions.reserve(tenant)
         except BaseException:
             # It may be recorded all the same, and was not begun.
-            self._store.abandon_execution(execution.id)
+            await self._abandon(execution.id)
             raise
         task = self._background.run(self._run(tenant, request, execution.id, is_waited_for=is_waited_for))
         task.set_name(execution.id)
@@ -107,25 +107,24 @@ class Recorded:
         finally:
             self._executions.release(tenant)
             if executed is None:
-                self._store.abandon_execution(execution)
+                await self._abandon(execution)
             else:
-                self._finish(execution, executed)
-            # On disk before anybody is told: a controller that is killed then answers the same again.
-            with contextlib.suppress(StoreError):
-                await self._store.flush()
+                await self._finish(execution, executed)
             del self._running[execution]
         return executed
 
-    def _finish(self, execution: str, executed: Executed) -> None:
-        self._store.finish_execution(
-            Finished(
-                id=execution,
-                status="done" if executed.status < 400 else "failed",
-                http_status=executed.status,
-                outcome=executed.body,
-                finished_at=date_now(),
-            )
-        )
+    async def _abandon(self, execution: str) -> None:
+        self._store.abandon_execution(execution)
+        await self._recorded()
+
+    async def _finish(self, execution: str, executed: Executed) -> None:
+        self._store.finish_execution(_finished(execution, executed))
+        await self._recorded()
+
+    async def _recorded(self) -> None:
+        """On disk before anybody is told: a controller that is killed then answers the same again."""
+        with contextlib.suppress(StoreError):
+            await self._store.flush()
 
     async def show(self, tenant: TenantId, execution: str) -> ExecutionView:
         """One of a tenant's."""
@@ -133,6 +132,16 @@ class Recorded:
         if found is None:
             raise NotFoundError(f"there is no execution {execution[:64]!r}, or it is longer ago than 24 hours")
         return _view(found)
+
+
+def _finished(execution: str, executed: Executed) -> Finished:
+    return Finished(
+        id=execution,
+        status="done" if executed.status < 400 else "failed",
+        http_status=executed.status,
+        outcome=executed.body,
+        finished_at=date_now(),
+    )
 
 
 def _failed(fault: FleetError) -> Executed:

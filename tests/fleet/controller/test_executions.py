@@ -106,8 +106,9 @@ async def test_a_start_that_fails_too_often_is_left_to_a_person_and_requests_say
         tenant = await site.tenant("t", "fail", "refuse")
         await in_phase(only(tenant), Phase.FAILED)
 
-        with pytest.raises(UnavailableError, match=r"no kernel of tenant t became READY in time; they are FAILED"):
-            await site.execute(tenant, "return 1", timeout_s=0.05)
+        async with asyncio.timeout(10):  # at once, and not when its time is over
+            with pytest.raises(UnavailableError, match="no kernel that could become READY: they are FAILED; restart"):
+                await site.execute(tenant, "return 1", timeout_s=300)
         assert is_at_rest(site, tenant)
 
 
@@ -148,9 +149,31 @@ async def test_a_request_whose_time_is_over_while_it_waits_is_answered_503(contr
         assert is_at_rest(site, tenant)
 
 
-async def test_those_who_gave_up_waiting_leave_nothing(controller: Start) -> None:
+async def test_who_waits_is_answered_when_no_kernel_can_come_any_more(controller: Start) -> None:
+    async with controller(restart=replace(PATIENT, max_restarts=0)) as site:
+        tenant = await site.tenant("t", "hang")
+        waiting = site.asking(tenant, "return 1", timeout_s=300)
+        await eventually(lambda: tenant.waiters and only(tenant).process, "a request that waits for a process")
+        kill(only(tenant))
+
+        async with asyncio.timeout(10):
+            with pytest.raises(UnavailableError, match="they are FAILED"):
+                await waiting
+        assert is_at_rest(site, tenant)
+
+
+async def test_a_tenant_without_kernels_refuses_at_once(controller: Start) -> None:
     async with controller() as site:
         tenant = await site.tenant(replicas=0)
+
+        async with asyncio.timeout(10):
+            with pytest.raises(UnavailableError, match=r"they are none; .* raise the replicas"):
+                await site.execute(tenant, "return 1", timeout_s=300)
+
+
+async def test_those_who_gave_up_waiting_leave_nothing(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant("t", "hang")
         waiting = [site.asking(tenant, "return 1", timeout_s=timeout_s) for timeout_s in (0.01, 0.02, 60)]
         await asyncio.wait(waiting[:2])
         waiting[2].cancel()
@@ -162,7 +185,7 @@ async def test_those_who_gave_up_waiting_leave_nothing(controller: Start) -> Non
 
 async def test_who_waits_is_answered_when_the_tenant_is_deleted(controller: Start) -> None:
     async with controller() as site:
-        tenant = await site.tenant(replicas=0)
+        tenant = await site.tenant("t", "hang")
         waiting = site.asking(tenant, "return 1", timeout_s=60)
         await eventually(lambda: tenant.waiters, "a request that waits")
 
@@ -174,7 +197,7 @@ async def test_who_waits_is_answered_when_the_tenant_is_deleted(controller: Star
 
 async def test_who_waits_is_answered_when_the_fleet_ends(controller: Start) -> None:
     async with controller() as site:
-        tenant = await site.tenant(replicas=0)
+        tenant = await site.tenant("t", "hang")
         waiting = site.asking(tenant, "return 1", timeout_s=60)
         await eventually(lambda: tenant.waiters, "a request that waits")
 

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.tenants import Tenant
-from llmspell_fleet.errors import ConflictError, NotFoundError, TooManyError
+from llmspell_fleet.errors import ConflictError, NotFoundError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.views import Executed, ExecutionView
 from llmspell_fleet.store.records import Begun, Execution, TenantRecord
 from llmspell_fleet.store.store import Store
 from support.controllers import PATIENT, SPIN, Site, Start, begun, fleet_paths, kill, only, request, running
+from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 
@@ -129,7 +130,7 @@ async def test_the_second_asker_may_leave_too(controller: Start) -> None:
         assert tenant.executions == 0
 
 
-async def test_it_is_recorded_also_when_its_asker_left_before_it_began(controller: Start) -> None:
+async def test_its_key_is_free_when_its_asker_left_before_it_began(controller: Start) -> None:
     async with controller() as site:
         tenant = await site.tenant()
         asking = site.asking(tenant, COUNT, key="k")
@@ -139,23 +140,34 @@ async def test_it_is_recorded_also_when_its_asker_left_before_it_began(controlle
 
         after = await ask(site, tenant, COUNT, "k")
 
-        # Nobody knows whether it ran: it is not run again, and its key does not stay pending.
-        assert (after.status, after.is_replayed) == (502, True)
-        assert json.loads(after.body)["title"] == "Outcome unknown"
+        # It was not begun: its key is free again.
+        assert (after.status, after.is_replayed) == (200, False)
         assert tenant.executions == 0
 
 
 # --- what fails
 
 
-async def test_no_kernel_in_time_is_an_outcome(controller: Start) -> None:
+async def test_what_never_began_may_be_asked_again_with_its_key(controller: Start) -> None:
     async with controller() as site:
-        tenant = await site.tenant(replicas=0)
-        answers = [await ask(site, tenant, COUNT, "k", timeout_s=0.05) for _ in range(2)]
+        tenant = await site.tenant("t", "hang")
+        with pytest.raises(UnavailableError, match="no kernel of tenant t became READY in time"):
+            await ask(site, tenant, COUNT, "k", timeout_s=0.05)
+        await eventually(lambda: only(tenant).process, "a process that hangs")
+        kill(only(tenant))
 
-        assert [(answer.status, answer.is_replayed) for answer in answers] == [(503, False), (503, True)]
-        assert json.loads(answers[0].body)["status"] == 503
+        answer = await ask(site, tenant, COUNT, "k", timeout_s=30)
+
+        assert (answer.status, answer.is_replayed) == (200, False)
         assert tenant.executions == 0
+
+
+async def test_what_never_began_and_nobody_waited_for_has_that_for_an_outcome(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant("t", "hang")
+        view = await recorded(site).start(tenant, request(COUNT, timeout_s=0.05), None)
+
+        assert (await shown(site, tenant, view.id)).http_status == 503
 
 
 async def test_a_death_is_an_outcome_with_its_certificate(controller: Start) -> None:

@@ -322,7 +322,6 @@ def test_a_kernel_that_works_is_not_culled(make_tenant: Make) -> None:
         assert tenant.kernel(spinning.kernel)["phase"] == "BUSY"
 
 
-@pytest.mark.xfail(reason="a kernel ends itself when it is unused, and does not know that it is lent")
 def test_a_kernel_that_is_lent_is_not_culled(make_tenant: Make) -> None:
     tenant = make_tenant(replicas=2, idle_timeout_s=0.5)
     lent = tenant.fleet.ask("GET", f"{tenant.path}/connection").json["kernel_id"]

@@ -38,8 +38,8 @@ def adopt(kernels: list[Kernel], tenants: Tenants, supervisor: Supervisor, spawn
             at=stored.spawned_at or now,
             date=stored.started_at or date_now(),
         )
-        supervisor.take_over(entry, process, event)
         try:
+            supervisor.take_over(entry, process, event)
             connection = read_connection_file(os.path.join(paths.runtime, f"kernel-{stored.id}.json"))
             supervisor.connect(entry, connection)
         except (LlmspellError, OSError):

@@ -37,7 +37,7 @@ _EXPIRED: Final = (
     b'"error":{"name":"ExecutionTimeout","message":"%b","traceback":["ExecutionTimeout: %b"]},"duration_s":%.6f}'
 )
 _NOT_BEGUN: Final = b"not begun: the kernel was busy with others until its time was over"
-_DEAF: Final = b"the kernel did not answer after its time was over, and is replaced"
+_DEAF: Final = b"the kernel answers nothing, and is replaced"
 
 
 class ExecutionMetrics(Protocol):
@@ -214,6 +214,14 @@ class Executions:
             self._loop.call_later(LADDER_S, self._give_up, entry, channel, answer)
         else:
             answer.set_result(_EXPIRED % (_NOT_BEGUN, _NOT_BEGUN, 0.0))
+            # Busy, or deaf? A kernel says who it is also while it runs something.
+            channel.greet()
+            self._loop.call_later(LADDER_S, self._look, entry, channel, self._loop.time())
+
+    def _look(self, entry: Entry, channel: Channel, asked_at: float) -> None:
+        """Whether a kernel has said anything since it was asked."""
+        if entry.channel is channel and channel.heard_at < asked_at and entry.kernel.phase in TAKES_WORK:
+            self._supervisor.apply(entry, Unresponsive(entry.kernel.incarnation, _DEAF.decode()))
 
     def _give_up(self, entry: Entry, channel: Channel, answer: "asyncio.Future[bytes]") -> None:
         """Nor when it should have been stopped: such a kernel answers nobody."""

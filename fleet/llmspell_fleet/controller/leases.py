@@ -163,7 +163,7 @@ async def _is_used(entry: Entry, within_s: float) -> bool:
     try:
         async with asyncio.timeout(1.0):
             told = msgspec.json.decode(await entry.channel.statistics(), type=_Statistics)
-    except (TimeoutError, asyncio.CancelledError, msgspec.DecodeError):
+    except (TimeoutError, ConnectionError, msgspec.DecodeError):
         return False
     clients = [client for client in told.clients if client.username != "llmspell-fleet"]
     return any(client.idle_s < within_s for client in clients)

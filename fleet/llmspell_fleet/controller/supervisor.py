@@ -236,9 +236,9 @@ class Supervisor:
         entry.process = process
         entry.asked_at = self._loop.time()
         self._endings.watch(entry)
+        self.apply(entry, event)
         entry.output.begin(event.incarnation)
         entry.output.open(self._loop)
-        self.apply(entry, event)
 
     def start_failed(self, kernel: KernelId, reason: str) -> None:
         """There is no process (SpawnerListener)."""

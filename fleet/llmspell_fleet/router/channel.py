@@ -135,7 +135,7 @@ class Channel:
         self._link.keep()
 
     async def statistics(self) -> bytes:
-        """What it has done and holds, as JSON; asked of the kernel itself."""
+        """What it has done and holds, as JSON; asked of the kernel itself. ConnectionError: it ended meanwhile."""
         answer = self._loop.create_future()
         self._asked[self._link.statistics()] = answer
         return bytes(await answer)
@@ -161,4 +161,5 @@ class Channel:
             if not sent.answer.done():
                 sent.answer.set_exception(Lost(death, had_begun=sent.ticket <= begun))
         for asked in self._asked.values():
-            asked.cancel()
+            if not asked.done():
+                asked.set_exception(ConnectionResetError("the kernel has ended"))

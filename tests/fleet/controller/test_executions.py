@@ -253,7 +253,7 @@ async def test_a_kernel_that_does_not_answer_is_replaced_and_its_caller_is_answe
         await ready_again(entry, 2)
 
         assert (answer["status"], answer["kernel_id"], answer["execution_count"]) == ("timeout", entry.id, None)
-        assert "did not answer after its time was over, and is replaced" in answer["error"]["message"]
+        assert "the kernel answers nothing, and is replaced" in answer["error"]["message"]
         death = entry.kernel.last_death
         assert death is not None
         assert (death.cause, death.signal, death.pid, len(death.executions)) == ("unresponsive", "SIGKILL", pid, 1)
@@ -444,3 +444,16 @@ async def test_a_place_is_given_back_once_and_however_it_ends(controller: Start)
             await ready_again(entry, 2)
         assert (await site.execute(tenant, "return 1"))["status"] == "ok"
         assert is_at_rest(site, tenant)
+
+
+async def test_an_idle_kernel_that_does_not_answer_is_replaced_too(
+    controller: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executions, "LADDER_S", 0.1)
+    async with controller() as site:
+        tenant = await site.tenant()
+        kill(only(tenant), signal.SIGSTOP)
+
+        answer = await site.execute(tenant, "return 1", timeout_s=0.2)
+        assert answer["status"] == "timeout"
+        await ready_again(only(tenant), 2)

@@ -19,14 +19,14 @@ from llmspell_kernel.zygote.protocol import Confinement
 @pytest.mark.parametrize(
     ("name", "is_kept"),
     [
-        ("PATH", True),
-        ("HOME", True),
+        ("PATH", False),
+        ("HOME", False),
         ("LANG", True),
         ("LC_ALL", True),
         ("TZ", True),
         ("LLMSPELL_RUNTIME_DIR", True),
         ("LLMSPELL_STATE_DIR", True),
-        ("LLMSPELL_CONFIG_DIR", True),
+        ("LLMSPELL_CONFIG_DIR", False),
         ("LLMSPELL_TOKEN", False),
         ("LLMSPELL_ADMIN_TOKEN_FILE", False),
         ("LLMSPELL_DIR_KEY", False),

@@ -9,6 +9,7 @@ import pytest
 from llmspell_kernel.options import Ending
 from support.kernels import KernelHome, KernelProcess
 from support.peers import Client, count
+from support.proc import wait_at_work
 from support.runs import Runner
 from support.supervised import Supervised
 
@@ -355,6 +356,7 @@ def test_a_script_that_cannot_be_stopped_is_answered_and_ends_the_kernel(
     waiting = runner.send("return 2", ticket=2)
     supervised.wait_begun(1)
     if how == "interrupt":
+        wait_at_work(supervised.kernel.pid)
         client.ask("interrupt_request", channel="control")
 
     answer = runner.reply(running)
@@ -370,6 +372,7 @@ def test_a_pattern_of_many_maybes_is_stopped_like_any(runner: Runner, supervised
     bomb = "return string.rep('a', 40):find(string.rep('a?', 40) .. string.rep('a', 40))"
     running = runner.send(bomb, ticket=1)
     supervised.wait_begun(1)
+    wait_at_work(supervised.kernel.pid)
     client.ask("interrupt_request", channel="control")
 
     assert runner.reply(running)["status"] == "interrupted"

@@ -1,6 +1,9 @@
 """What the system says of a process: proc(5)."""
 
+import os
 from pathlib import Path
+
+from support.homes import wait_until
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -51,3 +54,15 @@ def folder_of(pid: int) -> str:
 def threads_of(pid: int) -> int:
     """How many threads it has."""
     return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_at_work(pid: int) -> None:
+    """Return once a script that was begun is past its first instructions, deep in what takes it so long."""
+    before = cpu_s(pid)
+    wait_until(lambda: cpu_s(pid) > before + 0.1, f"process {pid} at work")

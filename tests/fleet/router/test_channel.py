@@ -15,7 +15,7 @@ from llmspell_fleet.router.channel import LEFT_IN_LINE, Lost
 from support.channels import KILLED, Caller, answer
 from support.kernels import READY_S
 from support.peers import Client
-from support.proc import files_of
+from support.proc import files_of, wait_at_work
 from support.spawning import eventually
 from support.supervised import Supervised
 
@@ -215,6 +215,7 @@ def _idles(client: Client) -> list[str]:
 async def test_the_last_answer_of_a_stuck_kernel_arrives(caller: Caller, supervised: Supervised) -> None:
     stuck, waiting = caller.send("return ('a'):rep(100000):find('.-.-.-.-.-.-b')"), caller.send("return 2")
     await begun(supervised, 1)
+    await asyncio.to_thread(wait_at_work, supervised.kernel.pid)
     supervised.kernel.signal(signal.SIGINT)
     await asyncio.to_thread(supervised.kernel.wait)
     caller.end()

@@ -31,7 +31,8 @@ def _refused(home: Home, *arguments: str, said: tuple[str, ...], code: int = REF
         assert "Traceback" not in told
         for words in said:
             assert words in told, (way, told)
-        assert _processes(home) == []
+        # A daemon tells its parent why it ends, and then ends.
+        wait_until(lambda: not _processes(home), "the end of every process")
     return told
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.fleets import FleetHome
-from support.homes import DEADLINE_S, Home, new_home
+from support.homes import DEADLINE_S, Home, new_home, wait_until
 from support.tenants import need_root
 
 pytestmark = pytest.mark.integration

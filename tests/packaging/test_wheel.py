@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 
+from support.kernels import short_folder
 from support.repository import PACKAGES, ROOT, project_files
 
 # Slow: a build, and an installation with every dependency from the index.
@@ -111,3 +112,23 @@ def test_a_fresh_installation_serves_a_kernel(kernel: KernelManager) -> None:
 
     assert reply["content"]["status"] == "ok"
     assert "42" in shown
+
+
+def test_a_fleet_of_it_runs_from_an_empty_folder(
+    installed: Path, clean_environment: dict[str, str], tmp_path: Path
+) -> None:
+    with short_folder() as home:
+        folders = {f"LLMSPELL_{name}_DIR": str(home / name.lower()) for name in ("RUNTIME", "STATE", "LOG")}
+
+        def llmspell(*arguments: str) -> str:
+            return _run(installed / "llmspell", *arguments, cwd=tmp_path, env=clean_environment | folders)
+
+        llmspell("fleet", "up", "--daemon", "--port", "0")
+        try:
+            llmspell("tenant", "create", "acme", "--replicas", "2")
+            assert llmspell("tenant", "exec", "acme", "return 6*7") == "42\n"
+        finally:
+            llmspell("fleet", "down")
+
+        assert list((home / "runtime").iterdir()) == []
+        assert list(tmp_path.iterdir()) == []

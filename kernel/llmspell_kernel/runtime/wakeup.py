@@ -16,5 +16,11 @@ class Wakeup:
         os.eventfd_write(self.descriptor, 1)
 
     def wait(self) -> None:
-        """Sleep until somebody woke us, and forget that they did. After a poll that said so: only forget."""
-        os.eventfd_read(self.descriptor)
+        """Sleep until somebody woke us, and forget that they did. After a poll that said so: only forget.
+
+        May return without that: a signal that comes to this thread ends the sleep, and Python does not go on with it.
+        """
+        try:
+            os.eventfd_read(self.descriptor)
+        except InterruptedError:
+            return

@@ -78,6 +78,7 @@ def test_a_signal_to_the_kernel_interrupts_a_loop_and_the_console_goes_on(
 
 def test_control_c_interrupts_a_loop_of_the_consoles_own_kernel() -> None:
     with open_console("--kernel", KERNEL) as console:
+        console.hears()
         console.runs(1, ENDLESS_LOOP)
         console.shows("running")
         console.types(CTRL_C)

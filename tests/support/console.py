@@ -1,6 +1,7 @@
 """`jupyter console` in a terminal, typed into as a person would."""
 
 import io
+import json
 import os
 import re
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
+import psutil
 import pytest
 
+from support.homes import wait_until
 from support.jupyter_spec import ANSWER_S
 
 _ESCAPES = r"(?:\x1b\[[0-9;?]*[A-Za-z])*"
@@ -58,6 +61,21 @@ class Console:
         """Type a line at the prompt with this number."""
         self.shows(f"In [{number}]: ")
         self.types(code + ENTER)
+
+    def hears(self) -> None:
+        """Wait until the kernel that the console started can be heard: what it publishes before is lost, as ZeroMQ has it.
+
+        The console connects before its kernel listens, channel by channel, so the first prompt may come earlier.
+        """
+        console = psutil.Process(self.terminal.pid)
+
+        def is_connected() -> bool:
+            files = [kernel.cmdline()[-1] for kernel in console.children()]
+            ports = {json.loads(Path(file).read_text())["iopub_port"] for file in files if file.endswith(".json")}
+            ends = [end for end in console.net_connections("tcp") if end.status == psutil.CONN_ESTABLISHED]
+            return any(end.raddr.port in ports for end in ends)
+
+        wait_until(is_connected, "the console's connection to its kernel's IOPub channel")
 
     def leaves(self, number: int) -> None:
         """End the console at the prompt with this number, and wait for its process."""

@@ -5,6 +5,7 @@ sent in the order in which they ran. `_line` holds them: its head is the one tha
 of the outbox before the head's `Finished` is the head's. All of it belongs to the I/O thread.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -234,7 +235,7 @@ class Executions:
         if outcome.error is None:
             self._succeed(running, outcome, item.expressions)
         else:
-            self._fail(running, outcome.error)
+            self._fail(running, outcome.error, outcome.status)
 
     def _succeed(self, running: _Running, outcome: Outcome, expressions: dict[str, tuple[bool, bytes]] | None) -> None:
         request = running.request
@@ -249,11 +250,12 @@ class Executions:
         page = self.page(running.question) if running.question else b""
         self._leave(running, _DONE % (running.count, _expressions(expressions) if expressions else b"{}", page))
 
-    def _fail(self, running: _Running, error: ScriptError) -> None:
+    def _fail(self, running: _Running, error: ScriptError, status: Status) -> None:
         self.failed += 1
         if running.request.stop_on_error:
-            # Whatever was sent before this answer is aborted; what comes later is not.
-            self._read_ahead(time.monotonic() - running.begun_at)
+            # Whatever was sent before this answer is aborted; what comes later is not. A person who interrupts has
+            # sent what there is to send, and wants an answer.
+            self._read_ahead(time.monotonic() - running.begun_at if status == "error" else math.inf)
             self._epoch += 1
             self._next_count = self.count + 1
         content = ErrorContent(error.name, error.message, error.traceback)
@@ -278,7 +280,7 @@ class Executions:
         head = self._line[0]
         if head.run:
             self._answer_run(head, head.run, Outcome(status, None, error))
-        self._fail(head, error)
+        self._fail(head, error, status)
         while self._line:
             self._leave(self._line[0], _ABORTED % self.count, with_busy=True)
 

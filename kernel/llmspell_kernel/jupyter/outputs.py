@@ -1,6 +1,6 @@
 """What an execution brings about while it runs, for everybody who subscribes, and for its caller when it is a run."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from llmspell_kernel.jupyter.contents import json_text
@@ -8,11 +8,18 @@ from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.runs import Run
 from llmspell_kernel.runtime.outbox import FLUSH_BYTES, Item, Publication, StderrText
 
+_TEXTS: Final = frozenset((bytes, StderrText))
 _STREAM: Final = b'{"name":"%b","text":%b}'
 
 
-def joined(items: Iterable[Item]) -> Iterator[Item | tuple[bytes, bytes]]:
+def joined(items: Sequence[Item]) -> Iterable[Item | tuple[bytes, bytes]]:
     """The items in order, with texts of one stream that follow one another as one (stream's name, text)."""
+    if _TEXTS.isdisjoint(map(type, items)):
+        return items
+    return _joined(items)
+
+
+def _joined(items: Iterable[Item]) -> Iterator[Item | tuple[bytes, bytes]]:
     text: list[bytes] = []
     name = b"stdout"
     for item in items:

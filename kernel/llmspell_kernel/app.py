@@ -36,7 +36,7 @@ from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.options import Ending, ServeOptions
 from llmspell_kernel.replacement import BROKEN, STUCK, Predecessor, replace_process
 from llmspell_kernel.runtime.engine import Engine
-from llmspell_kernel.runtime.outbox import Outbox
+from llmspell_kernel.runtime.outbox import Broken, Outbox
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.runtime.progress import Progress
 from llmspell_kernel.runtime.wakeup import Wakeup
@@ -188,12 +188,12 @@ class Kernel:
     def _replace_stuck(self) -> None:
         status = self._server.interrupts.stuck_status
         self._server.executions.fail_running(STUCK, status)
-        self._replace(Ending.STUCK)
+        self._replace(Ending.TIMEOUT if status == "timeout" else Ending.STUCK)
 
-    def _replace_broken(self, text: str) -> None:
-        self._diagnostics.warn("lua_thread_failed", text[-LONGEST_TEXT:])
+    def _replace_broken(self, broken: Broken) -> None:
+        self._diagnostics.warn("lua_thread_failed", broken.text[-LONGEST_TEXT:])
         self._server.executions.fail_running(BROKEN, "error")
-        self._replace(Ending.FAULT)
+        self._replace(Ending.MEMORY if broken.is_memory else Ending.FAULT)
 
     def _replace(self, ending: Ending) -> NoReturn:
         if self._options.is_supervised:

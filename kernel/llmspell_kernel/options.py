@@ -23,6 +23,10 @@ class Ending(enum.IntEnum):
     """A script did not stop when it was interrupted."""
     FAULT = 43
     """A fault of its own."""
+    MEMORY = 44
+    """The process reached its own bound of memory."""
+    TIMEOUT = 45
+    """A script did not stop when its execution time was over."""
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):

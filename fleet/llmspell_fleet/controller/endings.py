@@ -88,7 +88,7 @@ class Endings:
         del self._watched[process.pid]
         self._loop.remove_reader(process.pidfd)
         os.close(process.pidfd)
-        ended = how_it_ended(status)
+        ended = how_it_ended(status, entry.output.last(STDERR_LINES))
         detail = self._reasons.pop(process.pid, ended.detail)
         death = self.certificate(entry, ended.cause, detail, exit_code=ended.exit_code, number=ended.signal)
         self._on_end(entry, death)

@@ -40,13 +40,22 @@ Cause = Literal[
     "stopped",  # we asked: scale-down, deletion, shutdown of the fleet
     "restarted",  # an operator asked
     "culled",  # unused for idle_timeout_s
+    "drained",  # we asked, and let what ran finish first
+    "max_age",  # it was as old as it may become
     "stuck",  # a script did not stop when interrupted, and its process had to end
+    "execution_limit",  # a script did not stop when its execution time was over, and its process had to end
+    "memory_limit",  # the process reached its own bound of memory (RLIMIT_DATA)
+    "out_of_memory",  # the system killed it for want of memory: its cgroup saw that
     "fault",  # a fault of the kernel's own
     "not_ready",  # it did not answer before its start deadline
     "unresponsive",  # it stopped answering
     "spawn_failed",  # there never was a process
     "unknown",  # nobody saw the exit status
 ]
+
+
+Rung = Literal["drain", "interrupt", "shutdown", "terminate", "kill"]
+"""The steps by which a process is ended, in this order."""
 
 
 class RunningExecution(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +82,8 @@ class Death(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Its name, as in SIGKILL."""
     detail: str = ""
     """For people."""
+    rung: Rung | None = None
+    """The step that ended it; None = it ended by itself."""
     uptime_s: float = 0.0
     executions: tuple[RunningExecution, ...] = ()
     stderr: tuple[str, ...] = ()

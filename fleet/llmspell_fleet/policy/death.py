@@ -1,12 +1,21 @@
-"""What a wait status says about why a kernel ended. Pure."""
+"""What a wait status and the last words say about why a kernel ended. Pure."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from llmspell_fleet.model.kernel import Cause
 
-_ENDINGS: Final[dict[int, Cause]] = {0: "stopped", 40: "culled", 41: "restarted", 42: "stuck", 43: "fault"}
+_ENDINGS: Final[dict[int, Cause]] = {
+    0: "stopped",
+    40: "culled",
+    41: "restarted",
+    42: "stuck",
+    43: "fault",
+    44: "memory_limit",
+    45: "execution_limit",
+}
 """Exit codes by which a supervised kernel says why it ends (`llmspell_kernel.options.Ending`)."""
 
 _DETAILS: Final[dict[Cause, str]] = {
@@ -14,9 +23,16 @@ _DETAILS: Final[dict[Cause, str]] = {
     "culled": "unused for its idle_timeout_s",
     "restarted": "a client asked for a restart",
     "stuck": "a script did not stop when it was interrupted",
+    "execution_limit": "a script did not stop when its execution time was over",
+    "memory_limit": "the process reached its bound of memory",
     "fault": "a fault of the kernel's own: its log has the details",
     "unknown": "nobody saw its exit status",
 }
+
+
+_SIGABRT: Final = 6
+_OUT_OF_MEMORY: Final = ("std::bad_alloc", "OUT OF MEMORY")
+"""What the C++ runtime and ZeroMQ write before they abort a process whose bound of memory is reached."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -28,11 +44,13 @@ class Ended(msgspec.Struct, frozen=True):
     signal: int | None = None
 
 
-def how_it_ended(status: int | None) -> Ended:
-    """The meaning of a status as from waitpid(2); None = nobody saw it."""
+def how_it_ended(status: int | None, last_lines: Sequence[str] = ()) -> Ended:
+    """The meaning of a status as from waitpid(2), None = nobody saw it; `last_lines` are of standard error."""
     if status is None:
         return Ended("unknown", _DETAILS["unknown"])
     number = status & 0x7F
+    if number == _SIGABRT and any(word in line for line in last_lines for word in _OUT_OF_MEMORY):
+        return Ended("memory_limit", _DETAILS["memory_limit"], signal=number)
     if number:
         return Ended("signal", "", signal=number)
     code = status >> 8 & 0xFF

@@ -47,7 +47,7 @@ Whatever is not in the table changes nothing.
 
 *Gone*: STOPPED when no other incarnation was to follow, or when the kernel ended itself as unused ("culled"; it stays
 wanted, so that the next request may start it). After a crash `decide_restart` says STARTING, BACKOFF or FAILED; an end
-that somebody asked for ("stopped", "restarted", "stuck") is no crash, and is followed by STARTING at once.
+that somebody asked for ("stopped", "restarted", "stuck", …: `NOT_CRASHES`) is no crash, and STARTING follows at once.
 
 Three things make late and doubled messages harmless. Every `Spawn` is answered by one `Spawned` or `SpawnFailed`, and
 until then the kernel counts as having a process: it spawns only when it has none, so it never has two. What concerns
@@ -90,10 +90,12 @@ IS_LIVE: Final = frozenset({Phase.READY, Phase.BUSY, Phase.DRAINING})
 TAKES_WORK: Final = frozenset({Phase.READY, Phase.BUSY})
 """New executions may go to it."""
 
-NOT_CRASHES: Final[frozenset[Cause]] = frozenset({"stopped", "restarted", "culled", "stuck"})
+NOT_CRASHES: Final[frozenset[Cause]] = frozenset(
+    {"stopped", "restarted", "culled", "drained", "max_age", "stuck", "execution_limit"}
+)
 """Ends that say nothing against starting the kernel again."""
 
-PLANNED: Final[frozenset[Cause]] = frozenset({"stopped", "restarted", "culled"})
+PLANNED: Final[frozenset[Cause]] = frozenset({"stopped", "restarted", "culled", "drained", "max_age"})
 """Ends that are told as "kernel.stopped"; the others are "kernel.died"."""
 
 

@@ -79,7 +79,7 @@ class Executions:
         self._numbers = 0
         self._epoch = 0
         self._next_count = 1
-        self.on_broken: Callable[[str], None] = lambda _text: None
+        self.on_broken: Callable[[Broken], None] = lambda _broken: None
         """Called when the Lua thread has ended by a fault of ours."""
         self.breathe: Callable[[], None] = lambda: None
         """Called between the pieces of one long text: others want to be heard meanwhile."""
@@ -204,7 +204,7 @@ class Executions:
         elif type(item) is InputRequest and self._line:
             self._ask(self._line[0].message)
         elif type(item) is Broken:
-            self.on_broken(item.text)
+            self.on_broken(item)
         elif type(item) is Symbols:
             self.symbols = item.rows
             self._since_symbols.clear()

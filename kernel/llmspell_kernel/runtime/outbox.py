@@ -65,6 +65,8 @@ class Broken(msgspec.Struct, frozen=True, gc=False):
     """The Lua thread has ended by a fault of ours; `text` is its traceback."""
 
     text: str
+    is_memory: bool = False
+    """The process had no more memory to give."""
 
 
 Item = bytes | StderrText | Publication | Flush | InputRequest | Finished | Symbols | Broken

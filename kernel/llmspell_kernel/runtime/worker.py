@@ -108,6 +108,9 @@ class Worker:
             self._made.set()
         try:
             self._serve()
+        except MemoryError:
+            # Of the process: what a script may use up is Lua's, and ends only the script. A traceback would take some.
+            self._outbox.post(Broken("the process is out of memory", is_memory=True))
         except Exception:  # noqa: BLE001 - the I/O thread logs it and replaces the process
             self._outbox.post(Broken(traceback.format_exc()))
 

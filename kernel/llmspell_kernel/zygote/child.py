@@ -10,7 +10,7 @@ import msgspec
 from llmspell_kernel.app import serve
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.errors import LlmspellError
-from llmspell_kernel.options import LogOptions, ServeOptions
+from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.confine import confine
 from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Refused, Serving, StartKernel, encode
@@ -27,6 +27,9 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
         code = fault.exit_code
     except OSError as fault:
         _refuse(start, report, f"{fault.strerror}{f': {fault.filename}' if fault.filename else ''}")
+    except MemoryError:
+        os.write(2, b"llmspell kernel: the process is out of memory\n")
+        code = Ending.MEMORY
     except BaseException:  # noqa: BLE001
         # The process's boundary: a fault of ours is told by its traceback in the kernel's log, and by the code.
         import traceback

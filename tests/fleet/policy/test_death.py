@@ -42,7 +42,26 @@ def test_every_ending_of_a_kernel_is_understood() -> None:
         Ending.RESTART: "restarted",
         Ending.STUCK: "stuck",
         Ending.FAULT: "fault",
+        Ending.MEMORY: "memory_limit",
+        Ending.TIMEOUT: "execution_limit",
     }
+
+
+@pytest.mark.parametrize(
+    ("case", "number", "line", "cause"),
+    [
+        ("C++ found none", signal.SIGABRT, "  what():  std::bad_alloc", "memory_limit"),
+        ("ZeroMQ found none", signal.SIGABRT, "FATAL ERROR: OUT OF MEMORY (src/msg.cpp:123)", "memory_limit"),
+        ("an abort for another reason", signal.SIGABRT, "Assertion failed: false", "signal"),
+        ("a script that only wrote so", signal.SIGKILL, "std::bad_alloc", "signal"),
+    ],
+)
+def test_an_abort_for_want_of_memory_is_known_by_its_last_words(
+    case: str, number: signal.Signals, line: str, cause: Cause
+) -> None:
+    ended = how_it_ended(int(number), ("begun", line))
+
+    assert (ended.cause, ended.signal) == (cause, number), case
 
 
 @given(status=st.integers(0, 0xFFFF))

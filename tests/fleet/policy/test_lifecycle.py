@@ -269,6 +269,9 @@ def test_the_certificate_of_a_silent_kernel_says_what_was_seen() -> None:
         ("a client's shutdown_request", "stopped", False),
         ("a client's restart", "restarted", False),
         ("a script that could not be interrupted", "stuck", False),
+        ("a script that could not be stopped in time", "execution_limit", False),
+        ("memory that ran out", "memory_limit", True),
+        ("memory that ran out, as its cgroup saw", "out_of_memory", True),
     ],
 )
 def test_only_crashes_are_counted(case: str, cause: Cause, counted: bool) -> None:

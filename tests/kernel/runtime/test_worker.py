@@ -8,7 +8,7 @@ import pytest
 
 from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.runtime.engine import Engine
-from llmspell_kernel.runtime.outbox import Finished, InputRequest, Item, Outbox, Symbols
+from llmspell_kernel.runtime.outbox import Broken, Finished, InputRequest, Item, Outbox, Symbols
 from llmspell_kernel.runtime.worker import Execution, TakeSymbols, Worker
 from support.lua import DEADLINE_S
 
@@ -196,3 +196,15 @@ def test_stop_drops_what_waits_and_says_when_a_job_goes_on() -> None:
 
     assert _results(desk.take_until(Finished)) == ["interrupted"]
     assert not desk.outbox.has_items
+
+
+@pytest.mark.parametrize(("fault", "is_memory"), [(MemoryError(), True), (ValueError("ours"), False)])
+def test_a_fault_of_ours_is_told_and_ends_the_thread(fault: Exception, is_memory: bool, desk: Desk) -> None:
+    def fail(*_arguments: object) -> None:
+        raise fault
+
+    desk.worker.engine.execute = fail  # type: ignore[method-assign,assignment]
+    desk.worker.submit(desk.job("return 1"))
+
+    (broken,) = desk.take_until(Broken)
+    assert (broken.is_memory, "Traceback" in broken.text) == (is_memory, not is_memory)

@@ -61,3 +61,26 @@ def connect_option(command: _F) -> _F:
         help="Run in a running kernel: its connection file, its id, the beginning of its id, or its name.",
     )
     return option(command)
+
+
+def selector_option(command: _F) -> _F:
+    """``--label NAME=VALUE``, to select by: the command gets `label`, None = all."""
+    option = click.option(
+        "-l",
+        "--label",
+        "label",
+        metavar="NAME=VALUE",
+        help="Only those with this label; NAME alone = whatever its value; several with commas between them.",
+    )
+    return option(command)
+
+
+def labels(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str] | None:
+    """``--label NAME=VALUE``, to give: a click callback for an option that may be repeated. None = none was given."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"expected NAME=VALUE, found {text!r}")
+        found[name] = value
+    return found or None

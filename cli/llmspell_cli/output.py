@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -70,3 +70,8 @@ def rounded_size(size_bytes: int) -> str:
     while size >= 1000 and len(units) > 1:
         size, units = size / 1024, units[1:]
     return f"{size:.0f} {units[0]}" if size >= 10 or units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def shown_labels(labels: Mapping[str, str]) -> str:
+    """Labels as they are given: ``env=prod,team=x``."""
+    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))

@@ -108,9 +108,9 @@ class FleetClient:
         body = {"id": _name(tenant), **_named(wanted)}
         return self._ask("POST", "/v1/tenants", TenantCreated, body=body, timeout_s=wanted.wait_s + _ANSWER_WITHIN_S)
 
-    def tenants(self) -> list[TenantView]:
-        """All of them, by id; with a tenant's token, that one."""
-        return self._ask("GET", "/v1/tenants", Page[TenantView]).items
+    def tenants(self, *, label: str | None = None) -> list[TenantView]:
+        """All of them, or those with the labels of ``name=value,name``, by id; with a tenant's token, that one."""
+        return self._ask("GET", _with_query("/v1/tenants", {"label": label}), Page[TenantView]).items
 
     def tenant(self, tenant: str) -> TenantView:
         """One of them."""
@@ -129,9 +129,9 @@ class FleetClient:
 
     # --- kernels
 
-    def kernels(self, *, tenant: str | None = None) -> list[KernelView]:
-        """A tenant's, or all that the token sees."""
-        every = self._ask("GET", "/v1/kernels", Page[KernelView])
+    def kernels(self, *, tenant: str | None = None, label: str | None = None) -> list[KernelView]:
+        """A tenant's, or all that the token sees; those with the labels of ``name=value,name``."""
+        every = self._ask("GET", _with_query("/v1/kernels", {"label": label}), Page[KernelView])
         return [kernel for kernel in every.items if tenant is None or kernel.tenant == tenant]
 
     def logs(self, kernel: KernelId, *, since: int = 0, grep: str | None = None) -> list[LogLine]:

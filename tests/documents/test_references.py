@@ -16,7 +16,7 @@ from support.repository import ROOT
 REFERENCE: Final = ROOT / "docs" / "reference"
 
 ROW: Final = re.compile(r"^\| `([A-Z]+ /[^`]*)` \| ([^|]*) \| ([^|]*) \|", re.MULTILINE)
-COMMAND: Final = re.compile(r"^\| `llmspell ([a-z ]+?)(?: [A-Z]+)?` \|", re.MULTILINE)
+COMMAND: Final = re.compile(r"^\| `llmspell ([a-z ]+?)(?: [A-Z]+)*` \|", re.MULTILINE)
 WHO: Final = {
     Access.OPEN: "all",
     Access.WATCH: "viewer, admin",

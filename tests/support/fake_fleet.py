@@ -25,6 +25,7 @@ from llmspell_fleet.errors import (
 from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
+from llmspell_fleet.model.labels import changed as changed_labels
 from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, LimitsChange, TenantChange, TenantRequest
 from llmspell_fleet.model.tenant import Limits
 from llmspell_fleet.model.views import (
@@ -116,6 +117,7 @@ class FakeFleet:
             idle_timeout_s=request.idle_timeout_s,
             created_at=AT,
             kernels=[],
+            labels=request.labels,
         )
         self._tenants[tenant] = view
         for _ in range(request.replicas):
@@ -137,6 +139,7 @@ class FakeFleet:
             usage=Usage(),
             limits={},
             last_death=None,
+            labels=self._tenants[tenant].labels,
         )
         self._kernels[kernel.id] = kernel
         self._logs[kernel.id] = [LogLine(seq=n, at=AT, text=text) for n, text in enumerate(("one", "a.b", "two"), 1)]
@@ -193,9 +196,15 @@ class FakeFleet:
     async def update_tenant(self, tenant: TenantId, change: TenantChange) -> TenantView:
         changed = self.tenant(tenant)
         if change.replicas is not None:
-            changed = msgspec.structs.replace(changed, replicas=change.replicas)
+            changed = msgspec.structs.replace(changed, replicas=change.replicas, ready=change.replicas)
+            for kernel in changed.kernels[change.replicas :]:
+                del self._kernels[kernel.id]
+            for _ in range(change.replicas - len(changed.kernels)):
+                self._new_kernel(tenant)
+        if change.labels is not None:
+            changed = msgspec.structs.replace(changed, labels=changed_labels(changed.labels, change.labels))
         self._tenants[tenant] = changed
-        return changed
+        return self.tenant(tenant)
 
     async def delete_tenant(self, tenant: TenantId) -> None:
         self.tenant(tenant)

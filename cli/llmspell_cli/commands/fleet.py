@@ -10,6 +10,7 @@ _COMMANDS = {
     "down": (f"{_HERE}.fleet_down:down", "Stop the fleet and all its kernels."),
     "status": (f"{_HERE}.fleet_status:status", "Ask the fleet how it is."),
     "list": (f"{_HERE}.fleet_status:list_command", "List the fleet's kernels."),
+    "scale": (f"{_HERE}.fleet_pools:scale", "Give a tenant more or fewer kernels."),
     "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
     "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
 }
@@ -17,6 +18,7 @@ _FLEET_EXAMPLES = """
 llmspell fleet up --daemon                # prints where it listens
 llmspell fleet status
 llmspell fleet list
+llmspell fleet scale acme 60
 llmspell fleet logs --follow
 llmspell fleet down
 """

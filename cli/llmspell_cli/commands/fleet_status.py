@@ -7,15 +7,15 @@ import click
 from llmspell_cli.exits import Exit
 from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command
-from llmspell_cli.options import output_option
-from llmspell_cli.output import coloured, print_json, print_table, rounded_duration, rounded_size
+from llmspell_cli.options import output_option, selector_option
+from llmspell_cli.output import coloured, print_json, print_table, rounded_duration, rounded_size, shown_labels
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.views import HealthView, KernelView
 
 _COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
 _SHOWN_ID = 12
 """Characters of a kernel's id in tables; commands take any beginning that only one id has."""
-_COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death")
+_COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death", "labels")
 
 _STATUS_EXAMPLES = """
 llmspell fleet status
@@ -69,21 +69,25 @@ def _process(pid: int | None, uptime_s: float, memory_bytes: int | None) -> str:
 _LIST_COMMAND_EXAMPLES = """
 llmspell fleet list
 llmspell fleet list --tenant acme
+llmspell fleet list --label env=prod,team
 llmspell fleet list --output json
 """
 
 
 @click.command("list", cls=Command, examples=_LIST_COMMAND_EXAMPLES)
 @click.option("-t", "--tenant", metavar="TENANT", help="Only this tenant's kernels.")
+@selector_option
 @output_option
 @fleet_options
-def list_command(where: Where, tenant: str | None, output: str) -> int:
+def list_command(where: Where, tenant: str | None, label: str | None, output: str) -> int:
     """List the fleet's kernels."""
-    kernels = where.client().kernels(tenant=tenant)
+    kernels = where.client().kernels(tenant=tenant, label=label)
     if output == "json":
         print_json(kernels)
     elif kernels:
         print_kernels(kernels)
+    elif label is not None:
+        click.echo(f"there are no kernels with the label {label}")
     else:
         click.echo("there are no kernels; `llmspell tenant create` makes a tenant and its kernels")
     return Exit.DONE
@@ -107,6 +111,7 @@ def _cells(kernel: KernelView) -> tuple[str, ...]:
         "" if memory is None else rounded_size(memory),
         "" if kernel.uptime_s is None else rounded_duration(kernel.uptime_s),
         "" if kernel.last_death is None else _cause(kernel.last_death),
+        shown_labels(kernel.labels),
     )
 
 

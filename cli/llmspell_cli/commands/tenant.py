@@ -10,8 +10,8 @@ import msgspec
 from llmspell_cli.exits import Exit
 from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command, LazyGroup
-from llmspell_cli.options import duration, output_option, size
-from llmspell_cli.output import counted, note, print_json, print_table, rounded_size
+from llmspell_cli.options import duration, labels, output_option, selector_option, size
+from llmspell_cli.output import counted, note, print_json, print_table, rounded_size, shown_labels
 from llmspell_fleet.model.requests import ExecuteRequest, LimitsChange, TenantChange
 from llmspell_fleet.model.views import ExecuteView, TenantCreated, TenantView
 from llmspell_kernel.errors import MisuseError
@@ -90,6 +90,15 @@ def _wanted_options(command: _F) -> _F:
                 help="End kernels unused for so long, as 1h; 0 = never.",
             ),
             click.option(
+                "-l",
+                "--label",
+                "labels",
+                multiple=True,
+                callback=labels,
+                metavar="NAME=VALUE",
+                help="A label for it and its kernels; may be repeated; without a VALUE it goes.",
+            ),
+            click.option(
                 "--wait",
                 "wait_s",
                 type=duration,
@@ -157,21 +166,25 @@ def _note_unready(tenant: TenantView) -> None:
 
 _LIST_COMMAND_EXAMPLES = """
 llmspell tenant list
+llmspell tenant list --label env=prod
 llmspell tenant list --output json
 """
-_COLUMNS = ("id", "ready", "strategy", "isolation", "memory", "execution timeout", "idle timeout", "created")
+_COLUMNS = ("id", "ready", "strategy", "isolation", "memory", "execution timeout", "idle timeout", "labels", "created")
 
 
 @click.command("list", cls=Command, examples=_LIST_COMMAND_EXAMPLES)
+@selector_option
 @output_option
 @fleet_options
-def list_command(where: Where, output: str) -> int:
+def list_command(where: Where, label: str | None, output: str) -> int:
     """List the tenants; with a tenant's token, that one."""
-    tenants = where.client().tenants()
+    tenants = where.client().tenants(label=label)
     if output == "json":
         print_json(tenants)
     elif tenants:
         print_table(_COLUMNS, [_cells(one) for one in tenants])
+    elif label is not None:
+        click.echo(f"there are no tenants with the label {label}")
     else:
         click.echo("there are no tenants; `llmspell tenant create` makes one")
     return Exit.DONE
@@ -187,6 +200,7 @@ def _cells(tenant: TenantView) -> tuple[str, ...]:
         rounded_size(limits.memory_bytes) if limits.memory_bytes else "",
         format_duration(limits.execution_timeout_s) if limits.execution_timeout_s else "",
         format_duration(tenant.idle_timeout_s) if tenant.idle_timeout_s else "",
+        shown_labels(tenant.labels),
         tenant.created_at,
     )
 
@@ -218,6 +232,7 @@ def _show(tenant: TenantView, output: str) -> None:
         "strategy": tenant.strategy,
         "isolation": tenant.isolation_level,
         "idle timeout": format_duration(tenant.idle_timeout_s) if tenant.idle_timeout_s else "never",
+        "labels": shown_labels(tenant.labels) or "none",
         **{f"limit {name}": _limit(name, value) for name, value in msgspec.to_builtins(tenant.limits).items()},
     }
     width = max(len(name) for name in lines)
@@ -244,6 +259,7 @@ _UPDATE_EXAMPLES = """
 llmspell tenant update acme --replicas 5
 llmspell tenant update acme --memory 128MB --execution-timeout 1m
 llmspell tenant update acme --replicas 0 --wait 30s
+llmspell tenant update acme --label env=prod --label old=
 """
 
 

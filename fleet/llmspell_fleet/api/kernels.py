@@ -6,7 +6,7 @@ import msgspec
 
 from llmspell_fleet.api.answers import Answer, Reply, json_answer, no_content
 from llmspell_fleet.api.call import Call
-from llmspell_fleet.api.queries import LogsQuery
+from llmspell_fleet.api.queries import LogsQuery, SelectionQuery, selected
 from llmspell_fleet.api.streams import EVENTS, LINES, Numbered, follow, frame, resumed_since, wants_events
 from llmspell_fleet.model.requests import KernelRequest
 from llmspell_fleet.model.views import LogLine, Page
@@ -18,9 +18,9 @@ async def create(call: Call, body: KernelRequest) -> Reply:
     return json_answer(created, 201, headers={"Location": f"/v1/kernels/{created.id}"})
 
 
-async def listing(call: Call) -> Reply:
-    """All kernels; with a tenant's token, that tenant's."""
-    return json_answer(Page(items=call.fleet.kernels(call.owner)))
+async def listing(call: Call, query: SelectionQuery) -> Reply:
+    """All kernels; with a tenant's token, that tenant's. A kernel has its tenant's labels besides its own."""
+    return json_answer(Page(items=selected(call.fleet.kernels(call.owner), query)))
 
 
 async def show(call: Call) -> Reply:

@@ -1,8 +1,15 @@
 """What may stand in query strings. Values are text, read as their types: true, false, 1 or 0, and whole numbers."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
 
 import msgspec
+
+from llmspell_fleet.errors import BadRequestError
+from llmspell_fleet.model.labels import selector, selects
+from llmspell_fleet.model.views import KernelView, TenantView
+
+T = TypeVar("T", KernelView, TenantView)
 
 Since = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -25,6 +32,13 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Only those with a sequence number above it."""
 
 
+class SelectionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of a list."""
+
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] | None = None
+    """Only those with these labels: `name=value` or `name`, with commas between them."""
+
+
 class ExecuteQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to execute."""
 
@@ -37,3 +51,12 @@ class ConnectionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     session: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     """Whose work it is for; one session has one lease. None = a new one."""
+
+
+def selected(items: Sequence[T], query: SelectionQuery) -> list[T]:
+    """Those of `items` that are asked for. BadRequestError."""
+    try:
+        wanted = selector(query.label) if query.label else {}
+    except ValueError as fault:
+        raise BadRequestError(f"label: {fault}") from None
+    return [item for item in items if selects(wanted, item.labels)]

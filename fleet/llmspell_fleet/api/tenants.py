@@ -2,6 +2,7 @@
 
 from llmspell_fleet.api.answers import Reply, json_answer, no_content
 from llmspell_fleet.api.call import Call
+from llmspell_fleet.api.queries import SelectionQuery, selected
 from llmspell_fleet.model.requests import TenantChange, TenantRequest
 from llmspell_fleet.model.views import Page
 
@@ -15,10 +16,10 @@ async def create(call: Call, body: TenantRequest) -> Reply:
     return json_answer(created, 201, headers={"Location": f"/v1/tenants/{created.id}"})
 
 
-async def listing(call: Call) -> Reply:
+async def listing(call: Call, query: SelectionQuery) -> Reply:
     """All tenants; with a tenant's token, that one."""
     tenants = call.fleet.tenants() if call.owner is None else [call.fleet.tenant(call.owner)]
-    return json_answer(Page(items=tenants))
+    return json_answer(Page(items=selected(tenants, query)))
 
 
 async def show(call: Call) -> Reply:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ from llmspell_fleet.controller.views import kernel_view, tenant_view
 from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
+from llmspell_fleet.model.labels import changed as changed_labels
 from llmspell_fleet.model.requests import KernelRequest, LimitsChange, TenantChange, TenantRequest
 from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy, TenantSpec
 from llmspell_fleet.model.views import (
@@ -99,6 +100,7 @@ class Provisioning:
             limits=_limits_changed(self.defaults.limits, request.limits),
             isolation_level=level,
             idle_timeout_s=request.idle_timeout_s,
+            labels=request.labels,
         )
         tenant = of.tenants.add(TenantRecord(spec=spec, created_at=date_now()))
         of.metrics.add_tenant(tenant_id)
@@ -131,6 +133,7 @@ class Provisioning:
             limits=_limits_changed(spec.limits, change.limits),
             isolation_level=self._isolation(change.isolation_level or spec.isolation_level),
             idle_timeout_s=spec.idle_timeout_s if change.idle_timeout_s is None else change.idle_timeout_s,
+            labels=_labels_changed(spec.labels, change.labels),
         )
         if changed != spec:
             self._of.tenants.change(found, changed)
@@ -184,17 +187,15 @@ class Provisioning:
 
     def kernels(self, tenant: TenantId | None) -> list[KernelView]:
         """A tenant's, or everybody's (Fleet)."""
-        usages, now = self._of.sampling.usages, self._loop.time()
-        return [
-            kernel_view(entry, usages.get(entry.id), now)
-            for entry in self._of.supervisor
-            if tenant is None or entry.tenant == tenant
-        ]
+        return [self._kernel_view(entry) for entry in self._of.supervisor if tenant is None or entry.tenant == tenant]
 
     def kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:
         """One (Fleet)."""
-        entry = self._entry(kernel, tenant)
-        return kernel_view(entry, self._of.sampling.usages.get(kernel), self._loop.time())
+        return self._kernel_view(self._entry(kernel, tenant))
+
+    def _kernel_view(self, entry: Entry) -> KernelView:
+        usage = self._of.sampling.usages.get(entry.id)
+        return kernel_view(entry, usage, self._loop.time(), self._of.tenants.labels(entry))
 
     def _entry(self, kernel: KernelId, tenant: TenantId | None) -> Entry:
         entry = self._of.supervisor.get(kernel)
@@ -212,11 +213,13 @@ class Provisioning:
             raise ConflictError(f"tenant {tenant.id} has a kernel called {name} already")
         of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1))
         of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
-        entry = of.tenants.adopt(Kernel(spec=of.tenants.new_spec(tenant, name=name, port=request.port)))
+        entry = of.tenants.adopt(
+            Kernel(spec=of.tenants.new_spec(tenant, name=name, port=request.port, labels=request.labels))
+        )
         of.supervisor.apply(entry, StartAsked())
         await self._recorded()
         await _settled(entry, request.wait_s)
-        return kernel_view(entry, None, self._loop.time())
+        return self._kernel_view(entry)
 
     async def delete_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
         """End one (Fleet)."""
@@ -253,6 +256,13 @@ class Provisioning:
 async def _settled(entry: Entry, wait_s: float) -> None:
     """Wait until a kernel is ready, or will not be."""
     await entry.wait_until(lambda k: k.phase in TAKES_WORK or k.phase is Phase.FAILED or not k.is_wanted, wait_s)
+
+
+def _labels_changed(labels: Mapping[str, str], change: Mapping[str, str] | None) -> dict[str, str]:
+    try:
+        return changed_labels(labels, change)
+    except ValueError as fault:
+        raise BadRequestError(f"labels: {fault}") from None
 
 
 def _limits_changed(limits: Limits, change: LimitsChange | None) -> Limits:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.policy.admit import FULL, Bucket, Denied, admit_kernels
 from llmspell_fleet.policy.balance import Pool
-from llmspell_fleet.policy.events import StartAsked, StopAsked
+from llmspell_fleet.policy.events import DrainAsked, StartAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
 from llmspell_fleet.policy.reconcile import plan
 from llmspell_fleet.store.records import TenantRecord
@@ -159,6 +159,11 @@ class Tenants:
             raise NotFoundError(f"there is no tenant {tenant[:64]!r}; `llmspell tenant list` names those there are")
         return found
 
+    def labels(self, entry: Entry) -> dict[str, str]:
+        """A kernel's: its tenant's and its own."""
+        owner = self._tenants.get(entry.tenant)
+        return {**(owner.spec.labels if owner is not None else {}), **entry.kernel.spec.labels}
+
     # --- promises
 
     @property
@@ -205,20 +210,26 @@ class Tenants:
         return entry
 
     def reconcile(self, tenant: Tenant) -> None:
-        """Add or remove kernels until there are as many as there should be, and start those that wait to be."""
+        """Add or remove kernels until there are as many as there should be, and start those that wait to be.
+
+        A busy kernel that leaves finishes what it runs, unless its tenant leaves altogether.
+        """
         loads = {entry.id: entry.load + entry.leases for entry in tenant.entries.values()}
         kernels = [entry.kernel for entry in tenant.entries.values()]
         wanted = 0 if tenant.is_leaving else tenant.spec.replicas
         todo = plan(wanted, kernels, loads, self.pinned)
         for kernel in todo.remove:
-            self._supervisor.apply(tenant.entries[kernel], StopAsked())
+            entry = tenant.entries[kernel]
+            self._supervisor.apply(entry, DrainAsked() if entry.load and not tenant.is_leaving else StopAsked())
         for _ in range(todo.add):
             self.adopt(Kernel(spec=self.new_spec(tenant)))
         for entry in list(tenant.entries.values()):
             if entry.kernel.is_wanted and entry.kernel.phase is Phase.PENDING:
                 self._supervisor.apply(entry, StartAsked())
 
-    def new_spec(self, tenant: Tenant, *, name: str = "", port: int | None = None) -> KernelSpec:
+    def new_spec(
+        self, tenant: Tenant, *, name: str = "", port: int | None = None, labels: Mapping[str, str] | None = None
+    ) -> KernelSpec:
         """A kernel as the tenant's are."""
         return KernelSpec(
             id=KernelId(new_kernel_id()),
@@ -228,6 +239,7 @@ class Tenants:
             limits=tenant.spec.limits,
             isolation_level=tenant.spec.isolation_level,
             idle_timeout_s=tenant.spec.idle_timeout_s,
+            labels=dict(labels or {}),
         )
 
     async def remove(self, tenant: Tenant) -> None:

@@ -11,8 +11,8 @@ from llmspell_fleet.observe.usage import ProcessUsage
 from llmspell_fleet.policy.lifecycle import shown
 
 
-def kernel_view(entry: Entry, usage: ProcessUsage | None, now: float) -> KernelView:
-    """A kernel; `now` is loop time."""
+def kernel_view(entry: Entry, usage: ProcessUsage | None, now: float, labels: dict[str, str]) -> KernelView:
+    """A kernel; `now` is loop time, `labels` are its tenant's and its own."""
     kernel = entry.kernel
     return KernelView(
         id=kernel.id,
@@ -35,6 +35,7 @@ def kernel_view(entry: Entry, usage: ProcessUsage | None, now: float) -> KernelV
         ),
         limits=limit_views(kernel.spec),
         last_death=kernel.last_death,
+        labels=labels,
     )
 
 
@@ -50,5 +51,9 @@ def tenant_view(tenant: Tenant, usages: Mapping[KernelId, ProcessUsage], now: fl
         isolation_level=spec.isolation_level,
         idle_timeout_s=spec.idle_timeout_s,
         created_at=tenant.record.created_at,
-        kernels=[kernel_view(entry, usages.get(entry.id), now) for entry in tenant.entries.values()],
+        kernels=[
+            kernel_view(entry, usages.get(entry.id), now, {**spec.labels, **entry.kernel.spec.labels})
+            for entry in tenant.entries.values()
+        ],
+        labels=spec.labels,
     )

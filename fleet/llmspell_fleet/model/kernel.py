@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.labels import Labels
 from llmspell_fleet.model.tenant import IsolationLevel, Limits
 
 
@@ -118,6 +119,8 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where its log goes besides the fleet's own; None = only there."""
     pid_file: str | None = None
     """Where a supervisor wants its pid besides its own file."""
+    labels: Labels = {}
+    """Its own, besides its tenant's."""
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):

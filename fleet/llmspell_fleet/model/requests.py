@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
+from llmspell_fleet.model.labels import Labels, LabelsChange
 from llmspell_fleet.model.tenant import Count, IsolationLevel, Limits, Seconds, Strategy
 
 Session = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -42,6 +43,7 @@ class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Those that are not named are the fleet's own."""
     isolation_level: IsolationLevel | None = None
     idle_timeout_s: Seconds = 0.0
+    labels: Labels = {}
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
     """How long to wait for all replicas to be READY before answering."""
 
@@ -54,6 +56,8 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     limits: LimitsChange | None = None
     isolation_level: IsolationLevel | None = None
     idle_timeout_s: Seconds | None = None
+    labels: LabelsChange | None = None
+    """Those that are not named stay; one that is "" goes."""
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
 
 
@@ -64,6 +68,8 @@ class KernelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: Annotated[str, msgspec.Meta(pattern=NAME, max_length=63)] | None = None
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     """The shell port on 127.0.0.1; None = unix sockets, 0 = whichever is free."""
+    labels: Labels = {}
+    """Besides its tenant's, which it has too."""
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
+from llmspell_fleet.model.labels import Labels
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -66,3 +67,5 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     isolation_level: IsolationLevel = "process"
     idle_timeout_s: Seconds = 0.0
     """How long an unused kernel stays before it is culled; 0 = for ever."""
+    labels: Labels = {}
+    """Its kernels have them too."""

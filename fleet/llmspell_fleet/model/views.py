@@ -55,6 +55,8 @@ class KernelView(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     limits: dict[str, LimitView]
     last_death: Death | None
+    labels: dict[str, str] = {}
+    """Its tenant's and its own."""
 
 
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_s: float
     created_at: str
     kernels: list[KernelView]
+    labels: dict[str, str] = {}
 
 
 class TenantCreated(TenantView, frozen=True, kw_only=True):

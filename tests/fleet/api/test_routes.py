@@ -68,6 +68,31 @@ async def test_the_life_of_a_tenant() -> None:
     assert gone.status == 404
 
 
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [("env=prod", ["initech"]), ("env", ["hooli", "initech"]), ("env=prod,team", []), ("zone", [])],
+)
+async def test_tenants_and_kernels_are_selected_by_their_labels(label: str, found: list[str]) -> None:
+    async with serving() as site:
+        for tenant, env in (("initech", "prod"), ("hooli", "test")):
+            await site.ask("POST", "/v1/tenants", json={"id": tenant, "labels": {"env": env}})
+        tenants = await site.ask("GET", "/v1/tenants", params={"label": label})
+        kernels = await site.ask("GET", "/v1/kernels", params={"label": label}, who="viewer")
+        foreign = await site.ask("GET", "/v1/tenants", params={"label": label}, who="tenant")
+
+    assert [tenant["id"] for tenant in tenants.json["items"]] == found
+    assert sorted(kernel["tenant"] for kernel in kernels.json["items"]) == found
+    assert foreign.json["items"] == [], "what is another's stays so"
+
+
+async def test_a_selector_that_cannot_be_meant_is_refused() -> None:
+    async with serving() as site:
+        reply = await site.ask("GET", "/v1/kernels", params={"label": "a=,b"})
+
+    assert reply.status == 400
+    assert "'a='" in reply.detail
+
+
 async def test_the_life_of_a_kernel() -> None:
     async with serving() as site:
         created = await site.ask("POST", "/v1/kernels", json={"tenant": "acme"})

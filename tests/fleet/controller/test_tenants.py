@@ -1,5 +1,7 @@
 """Sessions and where they live; what tenants are promised, and that they get as many kernels and no more."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +15,11 @@ from llmspell_fleet.controller.tenants import Tenant, own_session
 from llmspell_fleet.errors import NotFoundError, TooManyError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
-from llmspell_fleet.model.requests import TenantChange, TenantRequest
+from llmspell_fleet.model.requests import KernelRequest, TenantChange, TenantRequest
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, Limits, TenantSpec
 from llmspell_fleet.store.records import TenantRecord
 from support.controllers import PATIENT, Site, Start, in_phase, kill, only, ready_again
+from support.kernels import READY_S
 from support.spawning import eventually
 
 ONE, TWO = (KernelId(f"{n}{n}{n}{n}{n}{n}{n}{n}-0000-4000-8000-000000000000") for n in (1, 2))
@@ -316,6 +319,59 @@ async def test_a_kernel_that_died_or_failed_is_still_a_tenant_s(controller: Star
         await eventually(lambda: list(tenant.entries) == [other.id], "the one that is down has left")
         change(site, tenant, replicas=2)
         assert len(tenant.entries) == 2
+
+
+@pytest.mark.integration
+@pytest.mark.asyncio
+async def test_a_busy_kernel_that_leaves_finishes_first(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant(replicas=3)
+        running = site.asking(tenant, "local n = 0 for i = 1, 3e7 do n = n + 1 end return n")
+        await eventually(lambda: any(entry.load for entry in tenant.entries.values()), "one is busy")
+        (busy,) = (entry for entry in tenant.entries.values() if entry.load)
+        idle = [entry for entry in tenant.entries.values() if entry is not busy]
+
+        change(site, tenant, replicas=1)
+        assert [entry.kernel.phase for entry in idle] == [Phase.STOPPING] * 2, "the idle go, and at once"
+        assert busy.kernel.phase is Phase.READY
+        change(site, tenant, replicas=0)
+        assert busy.kernel.phase is Phase.DRAINING
+
+        assert (await running)["result"] == "30000000"
+        await eventually(lambda: not tenant.entries, "they have left")
+
+
+@pytest.mark.integration
+@pytest.mark.asyncio
+async def test_a_tenant_that_is_deleted_waits_for_no_script(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant()
+        async with site.spinning(tenant):
+            await asyncio.wait_for(site.controller.service.delete_tenant(tenant.id), READY_S)
+
+        assert tenant.id not in site.controller.tenants
+
+
+@pytest.mark.integration
+@pytest.mark.asyncio
+async def test_a_kernel_has_its_tenant_s_labels_and_its_own(controller: Start) -> None:
+    async with controller() as site:
+        service = site.controller.service
+        tenant = await site.tenant(labels={"env": "test", "team": "x"})
+        entry = only(tenant)
+        own = await service.create_kernel(KernelRequest(tenant=tenant.id, name="own", labels={"team": "y", "a": "b"}))
+        assert own.labels == {"env": "test", "team": "y", "a": "b"}
+        records = {entry.id: entry.kernel for entry in tenant.entries.values()}
+
+        changed = await service.update_tenant(tenant.id, TenantChange(labels={"env": "prod", "team": ""}))
+
+        assert changed.labels == {"env": "prod"}
+        assert service.kernel(entry.id, None).labels == {"env": "prod"}
+        assert service.kernel(own.id, None).labels == {"env": "prod", "team": "y", "a": "b"}
+        assert {entry.id: entry.kernel for entry in tenant.entries.values()} == records, "no kernel was touched"
+        await site.store.flush()
+        (stored,) = (record for record in site.store.load().tenants if record.spec.id == tenant.id)
+        assert stored.spec.labels == {"env": "prod"}
 
 
 @pytest.mark.integration

@@ -261,7 +261,10 @@ def _name(tenant: str) -> str:
 
 def _named(asked: TenantChange | ExecuteRequest) -> dict[str, Any]:
     """What was asked for; members that are None were not named, on every level."""
-    return _without_none(msgspec.to_builtins(asked))
+    members = _without_none(msgspec.to_builtins(asked))
+    if isinstance(asked, TenantChange) and asked.autoscale is None:
+        members["autoscale"] = None  # its way to say that there is to be none
+    return members
 
 
 def _without_none(members: dict[str, Any]) -> dict[str, Any]:

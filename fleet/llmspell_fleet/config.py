@@ -12,6 +12,7 @@ import msgspec
 from llmspell_fleet import config_tables
 from llmspell_fleet.config_notices import degraded_by, notices_for
 from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
+from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.requests import LimitsChange
 from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
 from llmspell_fleet.policy.restart import RestartPolicy
@@ -102,6 +103,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of tenant `default`, and what other tenants' requests leave out."""
     idle_timeout_s: float = 0.0
     """Of tenant `default`; 0 = never culled."""
+    autoscale: Autoscale | None = None
+    """Of tenant `default`; None = it has `startup_kernels`."""
     monitoring_interval_s: float = 30.0
     """Between two looks at what the kernels use."""
 
@@ -183,6 +186,7 @@ def fleet_config(file: FleetFile) -> FleetConfig:
         resource_quotas=file.multi_tenant.resource_quotas,
         limits=config_tables.limits_of(file.limits),
         idle_timeout_s=file.limits.idle_timeout_s,
+        autoscale=config_tables.autoscale_of(fleet.autoscale),
         monitoring_interval_s=file.monitoring.interval,
         notices=tuple(notices_for(file)),
         degraded=degraded_by(file),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from llmspell_fleet.config_tables import FleetFile
+from llmspell_fleet.config_tables import AutoscaleTable, FleetFile
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel.planned_tables import HealthTable
 
@@ -78,6 +78,8 @@ def _whole_tables(file: FleetFile) -> Iterator[str]:
     unalerted = msgspec.structs.replace(file.health, enable_alerts=False, alert_webhook=None)
     if unalerted != HealthTable():
         yield "[health]: accepted, not active: the fleet answers /health at its own address"
+    if not file.fleet.autoscale.max and file.fleet.autoscale != AutoscaleTable():
+        yield "[fleet.autoscale]: accepted, not active: its max is 0; say how many kernels there may be"
     declared = len(file.fleet.kernels)
     if file.fleet.startup_kernels is not None and file.fleet.startup_kernels < declared:
         yield f"[fleet] startup_kernels is {file.fleet.startup_kernels}, and all {declared} declared kernels start"

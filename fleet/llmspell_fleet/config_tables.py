@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from llmspell_fleet.model.ids import NAME, is_name
+from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
@@ -73,6 +74,16 @@ class RestartTable(msgspec.Struct, frozen=True, kw_only=True):
     longest_delay: Duration = _RESTART.longest_delay_s
 
 
+class AutoscaleTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[fleet.autoscale]``: how many kernels tenant ``default`` has, by its load; ``max = 0`` is off."""
+
+    min: Kernels = 1
+    max: Count = 0
+    busy_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
+    up_after: Duration = 0.2
+    down_after: Duration = 60
+
+
 class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[fleet]``."""
 
@@ -88,6 +99,7 @@ class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     lease_ttl: Duration = 300
     kernels: list[FleetKernelTable] = []
     restart: RestartTable = RestartTable()
+    autoscale: AutoscaleTable = AutoscaleTable()
 
 
 class LoadBalancingTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +214,19 @@ def limits_of(table: LimitsTable) -> Limits:
     )
 
 
+def autoscale_of(table: AutoscaleTable) -> Autoscale | None:
+    """What ``[fleet.autoscale]`` comes to; ValueError when it contradicts itself."""
+    if not table.max:
+        return None
+    return Autoscale(
+        min=table.min,
+        max=table.max,
+        busy_share=table.busy_share,
+        up_after_s=table.up_after,
+        down_after_s=table.down_after,
+    )
+
+
 def problems(file: FleetFile) -> list[str]:
     """What cannot be meant although each key for itself could; a line for each, as `settings` writes them."""
     found = [*_fleet_problems(file.fleet), *_declared_problems(file.fleet), *_duration_problems(file)]
@@ -232,6 +257,10 @@ def _fleet_problems(fleet: FleetTable) -> Iterator[str]:
     wanted = max(fleet.startup_kernels or 0, len(fleet.kernels))
     if wanted > fleet.max_kernels:
         yield f"[fleet] max_kernels: expected at least the {wanted} kernels of the start, found {fleet.max_kernels}"
+    try:
+        autoscale_of(fleet.autoscale)
+    except ValueError as fault:
+        yield f"[fleet.autoscale] {fault}"
     first, longest = fleet.restart.first_delay, fleet.restart.longest_delay
     if first > longest:
         yield (

@@ -84,6 +84,7 @@ _RIGHT = {
     "fleet.kernels.limits.memory_bytes": "1GB",
     "fleet.kernels.limits.max_message_bytes": "1MB",
     "fleet.restart.first_delay": "1s",
+    "fleet.autoscale.busy_share": 0.5,
 }
 
 

@@ -12,6 +12,8 @@ from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command, LazyGroup
 from llmspell_cli.options import duration, labels, output_option, selector_option, size
 from llmspell_cli.output import counted, note, print_json, print_table, rounded_size, shown_labels
+from llmspell_cli.pool_options import pool_members, pool_options
+from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.requests import ExecuteRequest, LimitsChange, TenantChange
 from llmspell_fleet.model.views import ExecuteView, TenantCreated, TenantView
 from llmspell_kernel.errors import MisuseError
@@ -89,6 +91,7 @@ def _wanted_options(command: _F) -> _F:
                 metavar="TIME",
                 help="End kernels unused for so long, as 1h; 0 = never.",
             ),
+            pool_options,
             click.option(
                 "-l",
                 "--label",
@@ -118,6 +121,7 @@ def _metavar(type_: Any) -> str | None:
 
 
 def _wanted(given: dict[str, Any]) -> TenantChange:
+    given |= pool_members(given)
     limits = {name: given.pop(name) for _, name, _, _ in _LIMITS}
     is_limited = any(value is not None for value in limits.values())
     return TenantChange(limits=LimitsChange(**limits) if is_limited else None, **given)
@@ -231,6 +235,7 @@ def _show(tenant: TenantView, output: str) -> None:
         "ready": f"{tenant.ready} of {tenant.replicas}",
         "strategy": tenant.strategy,
         "isolation": tenant.isolation_level,
+        **({"autoscale": _scaled(tenant.autoscale)} if tenant.autoscale is not None else {}),
         "idle timeout": format_duration(tenant.idle_timeout_s) if tenant.idle_timeout_s else "never",
         "labels": shown_labels(tenant.labels) or "none",
         **{f"limit {name}": _limit(name, value) for name, value in msgspec.to_builtins(tenant.limits).items()},
@@ -243,6 +248,13 @@ def _show(tenant: TenantView, output: str) -> None:
 
         click.echo()
         print_kernels(tenant.kernels)
+
+
+def _scaled(autoscale: Autoscale) -> str:
+    return (
+        f"{autoscale.min} to {autoscale.max} kernels, more when over {autoscale.busy_share:.0%} are busy, "
+        f"fewer after {format_duration(autoscale.down_after_s)}"
+    )
 
 
 def _limit(name: str, value: float) -> str:

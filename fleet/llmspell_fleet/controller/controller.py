@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from llmspell_fleet.config import DeclaredKernel, FleetConfig
 from llmspell_fleet.controller.adoption import adopt
+from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.events import Events
@@ -85,6 +86,7 @@ class Controller:
         recorded = Recorded(self.executions, self._store, self.background)
         recorded.give_up(self._store.pending_executions())
         self.leases = Leases(self.tenants, self._store, ttl_s=config.lease_ttl_s, later=self.background.run)
+        self.autoscaling = Autoscaling(self.tenants, self.events)
         self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
         self.health = Health(
             self.supervisor,
@@ -126,6 +128,7 @@ class Controller:
             self.tenants.reconcile(tenant)
         self.leases.restore(loaded.leases)
         self.background.run(self.sampling.run())
+        self.background.run(self.autoscaling.run())
         data: dict[str, object] = {"adopted": adopted, "kernels": len(self.supervisor)}
         self.events.emit("fleet.started", data=data)
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
@@ -228,9 +231,11 @@ class Controller:
 
 
 def _default_spec(config: FleetConfig) -> TenantSpec:
+    autoscale = config.autoscale
     return TenantSpec(
         id=DEFAULT_TENANT,
-        replicas=config.startup_kernels,
+        replicas=config.startup_kernels if autoscale is None else autoscale.clipped(config.startup_kernels),
+        autoscale=autoscale,
         strategy=config.strategy,
         limits=config.limits,
         isolation_level=config.isolation_level,

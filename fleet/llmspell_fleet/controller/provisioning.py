@@ -21,6 +21,7 @@ from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.views import kernel_view, tenant_view
+from llmspell_fleet.controller.wanted import pool_members, require_fixed, scaled
 from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
@@ -92,15 +93,17 @@ class Provisioning:
         tenant_id = TenantId(request.id)
         if tenant_id in of.tenants:
             raise ConflictError(f"tenant {tenant_id} exists already; PATCH changes it")
-        of.tenants.promise(request.replicas)
+        replicas = request.replicas if request.autoscale is None else request.autoscale.clipped(request.replicas)
+        of.tenants.promise(replicas)
         spec = TenantSpec(
             id=tenant_id,
-            replicas=request.replicas,
+            replicas=replicas,
             strategy=request.strategy or self.defaults.strategy,
             limits=_limits_changed(self.defaults.limits, request.limits),
             isolation_level=level,
             idle_timeout_s=request.idle_timeout_s,
             labels=request.labels,
+            **pool_members(request),
         )
         tenant = of.tenants.add(TenantRecord(spec=spec, created_at=date_now()))
         of.metrics.add_tenant(tenant_id)
@@ -124,8 +127,6 @@ class Provisioning:
         self._require_store()
         found = self._of.tenants.get(tenant)
         spec = found.spec
-        if change.replicas is not None:
-            self._of.tenants.promise(found.beyond(change.replicas))
         changed = replace(
             spec,
             replicas=spec.replicas if change.replicas is None else change.replicas,
@@ -134,7 +135,10 @@ class Provisioning:
             isolation_level=self._isolation(change.isolation_level or spec.isolation_level),
             idle_timeout_s=spec.idle_timeout_s if change.idle_timeout_s is None else change.idle_timeout_s,
             labels=_labels_changed(spec.labels, change.labels),
+            **pool_members(change),
         )
+        changed = scaled(changed, change)
+        self._of.tenants.promise(found.beyond(changed.replicas))
         if changed != spec:
             self._of.tenants.change(found, changed)
             self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
@@ -211,6 +215,7 @@ class Provisioning:
         name = request.name or ""
         if name and any(entry.kernel.spec.name == name for entry in tenant.entries.values()):
             raise ConflictError(f"tenant {tenant.id} has a kernel called {name} already")
+        require_fixed(tenant.spec)
         of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1))
         of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
         entry = of.tenants.adopt(
@@ -227,9 +232,11 @@ class Provisioning:
         entry = self._entry(kernel, tenant)
         owner = self._of.tenants.get(entry.tenant)
         if entry.kernel.is_wanted:
-            fewer = max(0, owner.spec.replicas - 1)
+            autoscale = owner.spec.autoscale
+            fewer = max(autoscale.min if autoscale is not None else 0, owner.spec.replicas - 1)
             self._of.tenants.change(owner, replace(owner.spec, replicas=fewer))
         self._of.supervisor.apply(entry, StopAsked())
+        self._of.tenants.reconcile(owner)
         await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
         await self._recorded()
 

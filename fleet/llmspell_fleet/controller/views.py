@@ -50,6 +50,7 @@ def tenant_view(tenant: Tenant, usages: Mapping[KernelId, ProcessUsage], now: fl
         limits=spec.limits,
         isolation_level=spec.isolation_level,
         idle_timeout_s=spec.idle_timeout_s,
+        autoscale=spec.autoscale,
         created_at=tenant.record.created_at,
         kernels=[
             kernel_view(entry, usages.get(entry.id), now, {**spec.labels, **entry.kernel.spec.labels})

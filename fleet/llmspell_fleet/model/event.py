@@ -14,6 +14,7 @@ EventType = Literal[
     "zygote.died",
     "tenant.created",
     "tenant.updated",
+    "tenant.scaled",
     "tenant.deleted",
     "kernel.starting",
     "kernel.ready",

@@ -6,6 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
 from llmspell_fleet.model.labels import Labels, LabelsChange
+from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.tenant import Count, IsolationLevel, Limits, Seconds, Strategy
 
 Session = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -46,6 +47,8 @@ class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     labels: Labels = {}
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
     """How long to wait for all replicas to be READY before answering."""
+    autoscale: Autoscale | None = None
+    """None = `replicas` stays as it is asked; else it is where the fleet begins."""
 
 
 class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +61,8 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle_timeout_s: Seconds | None = None
     labels: LabelsChange | None = None
     """Those that are not named stay; one that is "" goes."""
+    autoscale: Autoscale | msgspec.UnsetType | None = msgspec.UNSET
+    """null = `replicas` stays as it is from now on."""
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
 from llmspell_fleet.model.labels import Labels
+from llmspell_fleet.model.pool import Autoscale
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -69,3 +70,5 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How long an unused kernel stays before it is culled; 0 = for ever."""
     labels: Labels = {}
     """Its kernels have them too."""
+    autoscale: Autoscale | None = None
+    """None = `replicas` is what somebody asked for; else the fleet chooses it within these bounds."""

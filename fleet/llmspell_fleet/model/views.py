@@ -6,6 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
+from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy
 
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     isolation_level: IsolationLevel
     idle_timeout_s: float
+    autoscale: Autoscale | None = None
     created_at: str
     kernels: list[KernelView]
     labels: dict[str, str] = {}

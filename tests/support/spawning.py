@@ -18,7 +18,7 @@ from llmspell_fleet.spawner.zygote import ZygoteSpawner
 from llmspell_kernel.client.kernel_client import ExecuteOutcome, KernelClient
 from llmspell_kernel.connection import ConnectionInfo, new_kernel_id
 from llmspell_kernel.zygote.confine import kernel_environment
-from llmspell_kernel.zygote.protocol import StartKernel
+from llmspell_kernel.zygote.protocol import Probed, StartKernel
 from support.kernels import READY_S, short_folder
 
 SPAWNERS: dict[str, Callable[[dict[str, str]], Spawner]] = {
@@ -41,6 +41,7 @@ class Told:
         self.statuses: dict[int, int] = {}
         """Wait statuses by pid."""
         self.losses: list[str] = []
+        self.probed: dict[KernelId, Probed] = {}
         self._news = asyncio.Event()
 
     def started(self, kernel: KernelId, process: Process) -> None:
@@ -67,6 +68,12 @@ class Told:
     def lost(self, reason: str) -> None:
         self.losses.append(reason)
         self._note("lost", reason)
+
+    def hear_probe(self, probed: Probed) -> None:
+        """What became of a probe (`on_probed` of the spawners)."""
+        kernel = KernelId(probed.kernel_id)
+        self.probed[kernel] = probed
+        self._note("probed", kernel)
 
     def of(self, whom: object) -> list[str]:
         """What was told of a kernel or a pid, in order."""
@@ -131,6 +138,16 @@ class Spawning:
             lambda: all(kernel in told.connections and kernel in told.processes for kernel in kernels), "kernels"
         )
 
+    async def probe(self, name: str, target: str = "", **given: Any) -> Probed:
+        """Run a probe in a kernel's place, and wait for what becomes of it."""
+        kernel = self.ask(probe=name, probe_target=target, **given)
+        await self.told.until(
+            lambda: kernel in self.told.processes and (kernel in self.told.probed or kernel in self.told.refusals),
+            f"probe {name}",
+        )
+        assert kernel not in self.told.refusals, self.told.refusals[kernel]
+        return self.told.probed[kernel]
+
     def connection(self, process: Process) -> ConnectionInfo:
         """Where the kernel of a process listens."""
         (found,) = (kernel for kernel, other in self.told.processes.items() if other == process)
@@ -191,6 +208,8 @@ async def spawning(kind: str, **environ: str) -> AsyncIterator[Spawning]:
     with short_folder() as folder, _ended_afterwards() as told:
         dirs = {f"LLMSPELL_{name}_DIR": str(folder / name.lower()) for name in ("RUNTIME", "STATE", "LOG")}
         spawner = SPAWNERS[kind](kernel_environment({**os.environ, **dirs, **environ}))
+        if isinstance(spawner, ZygoteSpawner | SubprocessSpawner):
+            spawner.on_probed = told.hear_probe
         await spawner.open(told)
         site = Spawning(spawner, told, folder)
         try:

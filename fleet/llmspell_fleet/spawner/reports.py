@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.spawner import SpawnerListener
-from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Serving, decode_report
+from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Probed, Refused, Serving, decode_report
 
 _AT_ONCE = 64
 
@@ -15,9 +16,15 @@ _AT_ONCE = 64
 class Reports:
     """The reading end of `report`, and its writing end for whoever starts kernels."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: SpawnerListener) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: SpawnerListener,
+        on_probed: Callable[[Probed], None] = lambda _probed: None,
+    ) -> None:
         self._loop = loop
         self._listener = listener
+        self._on_probed = on_probed
         self._reader, self.writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._reader.setblocking(False)
         # Kernels write here and never read: one could not hear of another.
@@ -40,8 +47,10 @@ class Reports:
             kernel = KernelId(report.kernel_id)
             if isinstance(report, Serving):
                 self._listener.serving(kernel, report.pid, report.connection)
-            else:
+            elif isinstance(report, Refused):
                 self._listener.refused(kernel, report.pid, report.reason)
+            else:
+                self._on_probed(report)
 
     def close(self) -> None:
         """Hear no more."""

@@ -4,13 +4,14 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.processes import exit_status, find_process
 from llmspell_fleet.spawner.reports import Reports
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
 from llmspell_kernel.pidfile import process_start_time
-from llmspell_kernel.zygote.protocol import StartKernel, encode
+from llmspell_kernel.zygote.protocol import Probed, StartKernel, encode
 
 
 class SubprocessSpawner:
@@ -18,6 +19,8 @@ class SubprocessSpawner:
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._environ = environ
+        self.on_probed: Callable[[Probed], None] = lambda _probed: None
+        """Hears what became of probes (`StartKernel.probe`); to be set before `open`. A fleet starts none."""
         self._loop: asyncio.AbstractEventLoop
         self._listener: SpawnerListener
         self._reports: Reports
@@ -33,7 +36,7 @@ class SubprocessSpawner:
         """Get ready."""
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._reports = Reports(self._loop, listener)
+        self._reports = Reports(self._loop, listener, self.on_probed)
 
     def start(self, request: StartKernel) -> None:
         """Start an interpreter."""

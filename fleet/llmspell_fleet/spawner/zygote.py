@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from llmspell_fleet.model.ids import KernelId
@@ -14,6 +15,7 @@ from llmspell_fleet.spawner.reports import Reports
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
 from llmspell_kernel.zygote.protocol import (
     Exited,
+    Probed,
     Started,
     StartFailed,
     StartKernel,
@@ -36,6 +38,8 @@ class ZygoteSpawner:
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._environ = environ
+        self.on_probed: Callable[[Probed], None] = lambda _probed: None
+        """Hears what became of probes (`StartKernel.probe`); to be set before `open`. A fleet starts none."""
         self._loop: asyncio.AbstractEventLoop
         self._listener: SpawnerListener
         self._reports: Reports
@@ -55,7 +59,7 @@ class ZygoteSpawner:
         """Start the zygote; it takes requests at once and answers them once it has imported everything."""
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._reports = Reports(self._loop, listener)
+        self._reports = Reports(self._loop, listener, self.on_probed)
         self._make_zygote()
 
     def _make_zygote(self) -> None:

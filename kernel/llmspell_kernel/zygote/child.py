@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
@@ -13,15 +14,18 @@ from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.confine import confine
-from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Refused, Serving, StartKernel, encode
+from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Probed, Refused, Serving, StartKernel, encode
+
+_LONGEST_DETAIL = 1000
 
 
 def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared | None = None) -> NoReturn:
     """Serve one kernel and end the process. Nothing of the parent's is cleaned up: it is still the parent's."""
     code = 1
     try:
+        probe = _probe(start, report) if start.probe else None
         confine(start.confinement, output=start.output, keep=(report.fileno(),))
-        code = serve(_options(start, report), prepared=prepared)
+        code = probe() if probe is not None else serve(_options(start, report), prepared=prepared)
     except LlmspellError as fault:
         _refuse(start, report, str(fault))
         code = fault.exit_code
@@ -38,6 +42,18 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _probe(start: StartKernel, report: socket.socket) -> Callable[[], int]:
+    """What tries `start.probe` and reports it; what that takes is imported before it is out of reach."""
+    from llmspell_kernel.zygote.probes import attempt
+
+    def run() -> int:
+        outcome, detail = attempt(start.probe, start.probe_target)
+        report.send(encode(Probed(start.kernel_id, os.getpid(), start.probe, outcome, detail[:_LONGEST_DETAIL])))
+        return Ending.DONE
+
+    return run
 
 
 def _options(start: StartKernel, report: socket.socket) -> ServeOptions:

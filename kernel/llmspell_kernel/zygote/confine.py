@@ -36,6 +36,8 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
     _set_stdio(output)
     _close_all_but(keep)
     os.chdir("/")
+    for group in confinement.cgroups:
+        _join(group)
     if confinement.level == "none":
         return
     _limit(resource.RLIMIT_NOFILE, confinement.files)
@@ -61,6 +63,15 @@ def _close_all_but(keep: tuple[int, ...]) -> None:
         os.closerange(start, descriptor)
         start = descriptor + 1
     os.closerange(start, _LARGEST_DESCRIPTOR)
+
+
+def _join(cgroup: str) -> None:
+    """Move this process, which has one thread, into a control group."""
+    descriptor = os.open(os.path.join(cgroup, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"0")
+    finally:
+        os.close(descriptor)
 
 
 def _limit(which: int, value: int) -> None:

@@ -28,6 +28,8 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """RLIMIT_NPROC; 0 = as it is. Counts the user's processes, and does not bind root."""
     file_bytes: int = 0
     """RLIMIT_FSIZE; 0 = as it is."""
+    cgroups: tuple[str, ...] = ()
+    """Directories of the control groups that it joins before it gives up its user."""
 
 
 class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -48,6 +50,10 @@ class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """The FIFO that is its standard output and error; "" = /dev/null."""
     progress_file: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    probe: str = ""
+    """What of `zygote.probes` the process tries instead of serving, held as a kernel would be; "" = it serves."""
+    probe_target: str = ""
+    """What the probe is aimed at, where it is aimed: a path, a pid, a port, a number of bytes."""
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
@@ -88,8 +94,20 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
+class Probed(msgspec.Struct, frozen=True, tag="probed"):
+    """What became of a probe. A process that ends without saying so was stopped by what ended it."""
+
+    kernel_id: str
+    pid: int
+    name: str
+    outcome: Literal["refused", "stopped", "got_through"]
+    """refused: the system said no; stopped: it went on, and not beyond a bound; got_through: nothing held it."""
+    detail: str = ""
+    """For people."""
+
+
 Reply = Started | StartFailed | Exited
-Report = Serving | Refused
+Report = Serving | Refused | Probed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(StartKernel).decode

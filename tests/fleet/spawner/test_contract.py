@@ -372,3 +372,32 @@ async def test_the_system_tells_how_a_kernel_ended_to_whoever_holds_its_pidfd(si
 
     # Linux 6.15 and later; before that, only its parent knew.
     assert exit_status(process) in (signal.SIGKILL, None)
+
+
+# --- probes
+
+
+@pytest.mark.parametrize("kind", ["zygote", "subprocess"])
+async def test_a_probe_runs_in_a_kernels_place_and_says_what_it_got(kind: str) -> None:
+    async with spawning(kind) as site:
+        bound = Confinement(files=100)
+        told = [await site.probe("open_files", "1000", confinement=bound), await site.probe("fork")]
+
+        assert [(probed.name, probed.outcome) for probed in told] == [
+            ("open_files", "stopped"),
+            ("fork", "got_through"),
+        ]
+        assert [probed.pid for probed in told] == [process.pid for process in site.told.processes.values()]
+        for process in site.told.processes.values():
+            assert await site.status(process) == 0
+        assert not site.told.connections
+
+
+@pytest.mark.parametrize("kind", ["zygote", "subprocess"])
+async def test_a_probe_that_there_is_not_is_refused(kind: str) -> None:
+    async with spawning(kind) as site:
+        kernel = site.ask(probe="nonsense")
+        await site.told.until(lambda: kernel in site.told.refusals, "a refusal")
+
+        assert "expected one of the probes" in site.told.refusals[kernel]
+        await site.told.until(lambda: kernel in site.told.processes, "its process")

@@ -18,6 +18,7 @@ from llmspell_kernel.zygote.protocol import (
     LONGEST_PACKET,
     Confinement,
     Exited,
+    Probed,
     Refused,
     Serving,
     Started,
@@ -41,6 +42,7 @@ confinements = st.builds(
     files=numbers,
     processes=numbers,
     file_bytes=numbers,
+    cgroups=st.lists(words).map(tuple),
 )
 limits = st.builds(
     KernelLimits, memory_bytes=numbers, idle_timeout_s=st.floats(0, 1e9), module_paths=st.lists(words).map(tuple)
@@ -70,6 +72,8 @@ requests = st.builds(
     output=words,
     progress_file=st.none() | words,
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
+    probe=words,
+    probe_target=words,
 )
 replies = st.one_of(
     st.builds(Started, ticket=numbers, pid=numbers, start_time=numbers),
@@ -79,6 +83,14 @@ replies = st.one_of(
 reports = st.one_of(
     st.builds(Serving, kernel_id=words, pid=numbers, connection=connections),
     st.builds(Refused, kernel_id=words, pid=numbers, reason=words),
+    st.builds(
+        Probed,
+        kernel_id=words,
+        pid=numbers,
+        name=words,
+        outcome=st.sampled_from(["refused", "stopped", "got_through"]),
+        detail=words,
+    ),
 )
 
 

@@ -1,0 +1,34 @@
+"""Every probe by its name."""
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from llmspell_kernel.errors import MisuseError
+from llmspell_kernel.zygote.probes import files, network, others, processes, resources
+from llmspell_kernel.zygote.probes.outcome import StoppedError, reason
+
+Probe = Callable[[str], str]
+"""Takes its target, returns what it got; raises OSError or MemoryError when refused, StoppedError at a bound."""
+
+PROBES: Final[dict[str, Probe]] = {
+    **files.PROBES,
+    **network.PROBES,
+    **others.PROBES,
+    **processes.PROBES,
+    **resources.PROBES,
+}
+
+Outcome = Literal["refused", "stopped", "got_through"]
+
+
+def attempt(name: str, target: str) -> tuple[Outcome, str]:
+    """Run one probe; MisuseError when there is none of that name."""
+    if name not in PROBES:
+        raise MisuseError(f"expected one of the probes {', '.join(sorted(PROBES))}, found {name[:64]!r}")
+    probe = PROBES[name]
+    try:
+        return "got_through", probe(target)
+    except StoppedError as stopped:
+        return "stopped", str(stopped)
+    except (OSError, MemoryError, RuntimeError) as refusal:
+        return "refused", reason(refusal)

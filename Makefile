@@ -7,11 +7,13 @@ LOCK := requirements/ci.txt
 WORKERS ?= 2
 # Minutes of the soak test; CI runs 2, `make soak` an hour.
 SOAK_MINUTES ?= 60
+# Minutes of the storm of `make faults`, besides the other faults; FAULTS_SEED=N repeats one.
+FAULTS_MINUTES ?= 1.5
 
 timed = trap 'printf "make %s: %s s\n" "$@" "$$SECONDS"' EXIT; set -eo pipefail;
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-integration test-jupyter test-browser soak check lint types format \
+.PHONY: help setup run test test-unit test-integration test-jupyter test-browser faults soak check lint types format \
 	bench bench-smoke build clean lock
 
 help: ## this list
@@ -68,6 +70,9 @@ bench: setup ## speed and memory of kernels and fleets beside their peers; about
 
 bench-smoke: setup ## the same in short: shows that all of it runs
 	@$(timed) $(BIN)/python -m bench --smoke
+
+faults: setup ## fleets that are broken on purpose, for FAULTS_MINUTES (1.5) and some; nothing is lost or run twice
+	@$(timed) FAULTS_MINUTES=$(FAULTS_MINUTES) $(BIN)/pytest tests/faults -s
 
 soak: setup ## SOAK_MINUTES (60) of work on one kernel; its memory stays flat
 	@$(timed) SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest tests/soak -s --timeout $$(($(SOAK_MINUTES) * 60 + 120))

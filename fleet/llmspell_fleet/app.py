@@ -60,7 +60,13 @@ def serve(options: FleetOptions) -> int:
         files.callback(sink.close)
         for path in (paths.pid_file, config.pid_file):
             if path is not None:
-                pidfile.claim(path, lock_path=runtime_dir.lock_path(), connection_file=paths.address_file)
+                pidfile.claim(
+                    path,
+                    lock_path=runtime_dir.lock_path(),
+                    connection_file=paths.address_file,
+                    # Another controller that lives holds the store's lock, whatever became of its file.
+                    replaces_damaged=path == paths.pid_file,
+                )
                 files.callback(pidfile.release, path)
         # Kernels whose zygote has ended are our children then, and are reaped here.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

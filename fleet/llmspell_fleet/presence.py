@@ -40,6 +40,12 @@ def find(paths: FleetPaths) -> Presence | None:
         record = pidfile.read(paths.pid_file)
     except FileNotFoundError:
         return None
+    except pidfile.DamagedPidFileError:
+        # The address file names the process too, while it serves.
+        address = _read_address(paths.address_file)
+        if address is None:
+            return None
+        record = pidfile.PidRecord(address.pid, address.start_time, paths.address_file)
     if not pidfile.is_running(record):
         return None
     address = _read_address(paths.address_file)

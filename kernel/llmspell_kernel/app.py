@@ -172,12 +172,18 @@ class Kernel:
         self._sockets.context.term()
 
     def _claim_pid_files(self) -> None:
-        paths = [runtime_dir.pid_path(self._options.kernel_id)]
+        own = runtime_dir.pid_path(self._options.kernel_id)
+        paths = [own]
         if self._options.pid_file:
             paths.append(self._options.pid_file)
         try:
             for path in paths:
-                pidfile.claim(path, lock_path=runtime_dir.lock_path(), connection_file=self._path)
+                pidfile.claim(
+                    path,
+                    lock_path=runtime_dir.lock_path(),
+                    connection_file=self._path,
+                    replaces_damaged=path == own,
+                )
                 self._files.callback(pidfile.release, path)
         except BaseException:
             self._files.close()

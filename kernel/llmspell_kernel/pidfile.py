@@ -29,6 +29,10 @@ class PidRecord(msgspec.Struct, frozen=True):
     connection_file: str = ""
 
 
+class DamagedPidFileError(MisuseError):
+    """The file does not hold what a pid file does."""
+
+
 class AlreadyRunningError(RefusedError):
     """The pid file belongs to a process that lives."""
 
@@ -89,18 +93,19 @@ def read(path: str) -> PidRecord:
         if pid < 1 or start_time < 0:
             raise ValueError
     except (ValueError, IndexError):
-        raise MisuseError(
+        raise DamagedPidFileError(
             f"the pid file {path} should hold a pid and a start time on two lines and does not: "
             "if no kernel of yours uses it, remove it"
         ) from None
     return PidRecord(pid, start_time, lines[2] if len(lines) > 2 else "")
 
 
-def claim(path: str, *, lock_path: str, connection_file: str = "") -> PidRecord:
+def claim(path: str, *, lock_path: str, connection_file: str = "", replaces_damaged: bool = False) -> PidRecord:
     """Make `path` this process's pid file.
 
     A file of a process that is gone is replaced, our own is rewritten, that of another living one raises
-    AlreadyRunningError with its pid. `lock_path` names the lock file (`runtime_dir.lock_path`).
+    AlreadyRunningError with its pid. `lock_path` names the lock file (`runtime_dir.lock_path`). A file that holds
+    something else raises DamagedPidFileError, unless `replaces_damaged`: for paths that are nobody's but ours.
     """
     record = own_record(connection_file)
     with open(os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "rb") as lock:
@@ -109,6 +114,10 @@ def claim(path: str, *, lock_path: str, connection_file: str = "") -> PidRecord:
         try:
             holder = read(path)
         except FileNotFoundError:
+            holder = None
+        except DamagedPidFileError:
+            if not replaces_damaged:
+                raise
             holder = None
         if holder is not None and holder.pid != record.pid and is_running(holder):
             raise AlreadyRunningError(path, holder.pid)

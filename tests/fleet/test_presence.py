@@ -97,6 +97,23 @@ def test_a_fleet_whose_address_is_not_its_own_has_none(
     assert "does not serve at this moment" in found.description
 
 
+def test_a_fleet_whose_pid_file_was_damaged_is_found_by_its_address(paths: FleetPaths) -> None:
+    record = _claim(paths)
+    address = _write_address(paths)
+    Path(paths.pid_file).write_text("garbage")
+
+    assert presence.find(paths) == presence.Presence(record, address)
+
+
+def test_a_damaged_pid_file_of_a_fleet_that_died_is_in_nobody_s_way(paths: FleetPaths) -> None:
+    _claim(paths)
+    Path(paths.pid_file).write_text("garbage")
+    assert presence.find(paths) is None
+
+    _write_address(paths, start_time=1)
+    presence.require_none(paths)
+
+
 def test_a_fleet_that_died_does_not_run(paths: FleetPaths) -> None:
     _left_by_the_dead(paths.pid_file)
     _write_address(paths)

@@ -143,6 +143,18 @@ def test_a_file_that_is_no_pid_file_says_so(tmp_path: Path, case: str, text: str
     assert case
 
 
+def test_a_damaged_file_is_replaced_only_where_nobody_else_can_have_one(tmp_path: Path) -> None:
+    path = _write(tmp_path / "k.pid", "garbage")
+    lock = str(tmp_path / "lock")
+
+    with pytest.raises(pidfile.DamagedPidFileError):
+        pidfile.claim(str(path), lock_path=lock)
+    assert path.read_text() == "garbage"
+
+    record = pidfile.claim(str(path), lock_path=lock, replaces_damaged=True)
+    assert pidfile.read(str(path)) == record
+
+
 def test_a_pid_file_with_the_wrong_owner_or_mode_is_refused(tmp_path: Path) -> None:
     path = _write(tmp_path / "k.pid", "1\n1\n")
     path.chmod(0o644)

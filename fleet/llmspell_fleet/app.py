@@ -5,7 +5,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -28,13 +27,12 @@ from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.options import LogOptions
 from llmspell_kernel.safe_files import write_private
 from llmspell_kernel.zygote.confine import kernel_environment
+from llmspell_kernel.zygote.tree import become_reaper
 
 if TYPE_CHECKING:
     from llmspell_fleet.controller.controller import Controller
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
-
-_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def serve(options: FleetOptions) -> int:
@@ -69,7 +67,7 @@ def serve(options: FleetOptions) -> int:
                 )
                 files.callback(pidfile.release, path)
         # Kernels whose zygote has ended are our children then, and are reaped here.
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        become_reaper()
         import uvloop
 
         fleet = Fleet(options, config, paths, sink)

@@ -65,6 +65,9 @@ class Told:
         self.statuses[pid] = status
         self._note("exited", pid)
 
+    def suspended(self, pid: int, *, is_suspended: bool) -> None:
+        self._note("suspended" if is_suspended else "resumed", pid)
+
     def lost(self, reason: str) -> None:
         self.losses.append(reason)
         self._note("lost", reason)

@@ -78,6 +78,10 @@ class Endings:
         else:
             self._end(entry, status)
 
+    def watched(self, pid: int) -> Entry | None:
+        """Whose process it is."""
+        return self._watched.get(pid)
+
     def explain(self, pid: int, reason: str) -> None:
         """It said itself why it is about to end."""
         self._reasons[pid] = reason

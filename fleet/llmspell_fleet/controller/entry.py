@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 class Entry:
     """A kernel's record, which is replaced, and its handles, which come and go with its processes."""
 
-    __slots__ = ("_waiters", "asked_at", "channel", "connection", "kernel", "leases", "output", "process", "timer")
+    __slots__ = (
+        *("_waiters", "asked_at", "channel", "connection", "is_adopted", "kernel", "leases", "output", "process"),
+        "timer",
+    )
 
     def __init__(self, kernel: Kernel, output: Output) -> None:
         self.kernel = kernel
         self.output = output
         self.process: Process | None = None
+        self.is_adopted = False
+        """Whether its process was started by an earlier controller: it is nobody's child here."""
         self.channel: Channel | None = None
         self.connection: ConnectionInfo | None = None
         """Of its last incarnation: the next one has the same key and ports, so that clients find it again."""

@@ -17,6 +17,7 @@ from llmspell_fleet.controller.endings import Endings
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.limits import unenforced
+from llmspell_fleet.controller.orphans import Orphans
 from llmspell_fleet.controller.output import Output
 from llmspell_fleet.errors import StoreError
 from llmspell_fleet.model.event import EventType
@@ -92,6 +93,7 @@ class Supervisor:
         self.log_level = log_level
         self._entries: dict[KernelId, Entry] = {}
         self._endings = Endings(self._entries, self._ended)
+        self._orphans = Orphans(self._own_children)
         self._context = make_context()
         self._wanted: list[Entry] = []
         self._has_wanted = asyncio.Event()
@@ -226,14 +228,14 @@ class Supervisor:
     def started(self, kernel: KernelId, process: Process) -> None:
         """There is a process (SpawnerListener)."""
         entry = self._entries[kernel]
-        entry.process = process
+        entry.process, entry.is_adopted = process, False
         self._endings.watch(entry)
         record = entry.kernel
         self.apply(entry, Spawned(record.incarnation, process.pid, process.start_time, self._loop.time(), date_now()))
 
     def take_over(self, entry: Entry, process: Process, event: Adopted) -> None:
         """A process of an earlier controller's is this kernel's."""
-        entry.process = process
+        entry.process, entry.is_adopted = process, True
         entry.asked_at = self._loop.time()
         self._endings.watch(entry)
         self.apply(entry, event)
@@ -284,6 +286,13 @@ class Supervisor:
         """It was reaped (SpawnerListener)."""
         self._endings.reaped(pid, status)
 
+    def suspended(self, pid: int, *, is_suspended: bool) -> None:
+        """A signal suspended it, or let it go on (SpawnerListener)."""
+        entry = self._endings.watched(pid)
+        if entry is None:
+            return
+        self.emit(entry, "kernel.suspended" if is_suspended else "kernel.resumed", {"pid": pid})
+
     def lost(self, reason: str) -> None:
         """The spawner's helper died (SpawnerListener)."""
         self._events.emit("zygote.died", data={"reason": reason})
@@ -295,6 +304,7 @@ class Supervisor:
         channel, entry.channel = entry.channel, None
         if entry.process is not None:
             files.remove_unfinished_files(self._paths, entry.kernel.spec, entry.process.pid)
+            self._orphans.look(entry.process, is_adopted=entry.is_adopted)
         entry.process = None
         self.apply(entry, Exited(death))
         recorded = self._record(entry, death)
@@ -308,8 +318,13 @@ class Supervisor:
         self._metrics.kernel_died(entry.tenant, death.cause)
         return death
 
+    def _own_children(self) -> set[int]:
+        own = {entry.process.pid for entry in self._entries.values() if entry.process is not None}
+        return own if self._spawner.pid is None else {*own, self._spawner.pid}
+
     def close(self) -> None:
         """Let go of everything; the kernels' files go with their processes."""
+        self._orphans.close()
         for entry in self:
             self._clear_timer(entry)
             entry.output.close(self._loop)

@@ -23,6 +23,8 @@ EventType = Literal[
     "kernel.backoff",
     "kernel.failed",
     "kernel.interrupted",
+    "kernel.suspended",
+    "kernel.resumed",
     "limit.unenforced",
 ]
 

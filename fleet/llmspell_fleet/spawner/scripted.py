@@ -90,6 +90,10 @@ class ScriptedSpawner:
         """Pass it on."""
         self._listener.exited(pid, status)
 
+    def suspended(self, pid: int, *, is_suspended: bool) -> None:
+        """Pass it on."""
+        self._listener.suspended(pid, is_suspended=is_suspended)
+
     def lost(self, reason: str) -> None:
         """Pass it on."""
         self._listener.lost(reason)

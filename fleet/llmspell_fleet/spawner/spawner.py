@@ -45,6 +45,10 @@ class SpawnerListener(Protocol):
         """It ended, and was reaped; `status` is as from waitpid(2)."""
         ...
 
+    def suspended(self, pid: int, *, is_suspended: bool) -> None:
+        """A signal suspended it, or let it go on: told by who learns of it without asking, a zygote."""
+        ...
+
     def lost(self, reason: str) -> None:
         """The spawner's own helper died; a new one is on its way. Kernels live on."""
         ...

@@ -16,9 +16,10 @@ from llmspell_fleet.spawner.spawner import Process, SpawnerListener
 from llmspell_kernel.zygote.protocol import (
     Exited,
     Probed,
-    Started,
+    Reply,
     StartFailed,
     StartKernel,
+    Suspended,
     decode_reply,
     encode,
     receive_with_descriptors,
@@ -126,9 +127,12 @@ class ZygoteSpawner:
                 return
             self._hear(decode_reply(packet), descriptors)
 
-    def _hear(self, reply: Started | StartFailed | Exited, descriptors: list[int]) -> None:
+    def _hear(self, reply: Reply, descriptors: list[int]) -> None:
         if isinstance(reply, Exited):
             self._listener.exited(reply.pid, reply.status)
+            return
+        if isinstance(reply, Suspended):
+            self._listener.suspended(reply.pid, is_suspended=reply.is_suspended)
             return
         kernel = self._asked.pop(reply.ticket)
         if isinstance(reply, StartFailed):

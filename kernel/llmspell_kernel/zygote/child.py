@@ -15,6 +15,7 @@ from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.confine import confine
 from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Probed, Refused, Serving, StartKernel, encode
+from llmspell_kernel.zygote.tree import become_reaper
 
 _LONGEST_DETAIL = 1000
 
@@ -24,6 +25,7 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
     code = 1
     try:
         probe = _probe(start, report) if start.probe else None
+        become_reaper()
         confine(start.confinement, output=start.output, keep=(report.fileno(),))
         code = probe() if probe is not None else serve(_options(start, report), prepared=prepared)
     except LlmspellError as fault:

@@ -78,6 +78,13 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
     status: int
 
 
+class Suspended(msgspec.Struct, frozen=True, tag="suspended"):
+    """A signal such as SIGSTOP suspended a kernel's process, or SIGCONT let it go on."""
+
+    pid: int
+    is_suspended: bool
+
+
 class Serving(msgspec.Struct, frozen=True, tag="serving"):
     """A kernel answers on its sockets."""
 
@@ -106,7 +113,7 @@ class Probed(msgspec.Struct, frozen=True, tag="probed"):
     """For people."""
 
 
-Reply = Started | StartFailed | Exited
+Reply = Started | StartFailed | Exited | Suspended
 Report = Serving | Refused | Probed
 
 encode = msgspec.msgpack.Encoder().encode

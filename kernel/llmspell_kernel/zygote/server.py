@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Iterator
 
 from llmspell_kernel import pidfile
 from llmspell_kernel.runtime.prepared import Prepared
@@ -19,12 +20,14 @@ from llmspell_kernel.zygote.protocol import (
     Started,
     StartFailed,
     StartKernel,
+    Suspended,
     decode_request,
     encode,
     receive_with_descriptors,
     send_with_descriptor,
 )
 from llmspell_kernel.zygote.rehearsal import rehearse
+from llmspell_kernel.zygote.tree import become_reaper, kill_orphans
 
 
 class Zygote:
@@ -34,6 +37,9 @@ class Zygote:
         self._control = control
         self._report = report
         self._prepared = Prepared()
+        self._forked: set[int] = set()
+        """Kernels that were not reaped; other children are what ended kernels left."""
+        become_reaper()
         self._children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -76,6 +82,7 @@ class Zygote:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             become_kernel(start, self._report, self._prepared)
+        self._forked.add(pid)
         # Not reaped yet, whatever it did since: the number is still this child's.
         descriptor = os.pidfd_open(pid)
         started = Started(start.ticket, pid, pidfile.process_start_time(pid) or 0)
@@ -83,14 +90,29 @@ class Zygote:
         os.close(descriptor)
 
     def _reap(self) -> None:
+        has_ended = False
+        for pid, status in _changes():
+            is_over = not (os.WIFSTOPPED(status) or os.WIFCONTINUED(status))
+            has_ended = has_ended or is_over
+            if pid not in self._forked:
+                continue
+            if is_over:
+                self._forked.discard(pid)
+                self._control.send(encode(Exited(pid, status)))
+            else:
+                self._control.send(encode(Suspended(pid, os.WIFSTOPPED(status))))
+        if has_ended:
+            kill_orphans(self._forked)
+
+
+def _changes() -> Iterator[tuple[int, int]]:
+    """Children that ended, were suspended or go on: each with its wait status."""
+    with contextlib.suppress(ChildProcessError):
         while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             if not pid:
                 return
-            self._control.send(encode(Exited(pid, status)))
+            yield pid, status
 
 
 def _preload() -> None:

@@ -118,7 +118,7 @@ class Controller:
         """Take up what is stored and running, and begin to start what should be there."""
         loaded = self._loaded
         await self._spawner.open(self.supervisor)
-        self.background.run(self.supervisor.run())
+        self.background.run(self.supervisor.starts.run())
         for record in loaded.tenants:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
@@ -193,7 +193,7 @@ class Controller:
 
     def _hold(self, config: FleetConfig) -> None:
         self.supervisor.policy = config.restart
-        self.supervisor.log_level = config.log_level
+        self.supervisor.starts.log_level = config.log_level
         self.tenants.max_kernels = config.max_kernels
         self.executions.fails_over = config.failover_enabled
         self.executions.has_quotas = config.resource_quotas

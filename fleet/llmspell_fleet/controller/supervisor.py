@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never
@@ -19,7 +18,7 @@ from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.limits import unenforced
 from llmspell_fleet.controller.orphans import Orphans
 from llmspell_fleet.controller.output import Output
-from llmspell_fleet.errors import StoreError
+from llmspell_fleet.controller.starting import Starts
 from llmspell_fleet.model.event import EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
@@ -50,7 +49,6 @@ from llmspell_fleet.router.link import make_context
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import ConnectionInfo
-from llmspell_kernel.errors import RefusedError
 
 
 class SupervisionMetrics(Protocol):
@@ -90,14 +88,11 @@ class Supervisor:
         self._metrics = metrics
         self._paths = paths
         self.policy = policy
-        self.log_level = log_level
         self._entries: dict[KernelId, Entry] = {}
         self._endings = Endings(self._entries, self._ended)
         self._orphans = Orphans(self._own_children)
         self._context = make_context()
-        self._wanted: list[Entry] = []
-        self._has_wanted = asyncio.Event()
-        self._tickets = 0
+        self.starts = Starts(spawner, store, paths, self.start_failed, log_level=log_level)
         self.is_closing = False
         """The fleet ends: processes do, and what should be is left as it is."""
         self.on_change: Callable[[Entry, Kernel], None] = lambda _entry, _was: None
@@ -172,8 +167,7 @@ class Supervisor:
                 entry.asked_at = self._loop.time()
                 if entry.kernel.last_death is not None:
                     self._metrics.kernel_restarted(entry.tenant, entry.kernel.last_death.cause)
-                self._wanted.append(entry)
-                self._has_wanted.set()
+                self.starts.ask(entry)
             case Terminate():
                 if entry.process is not None:
                     files.terminate(entry.process)
@@ -198,32 +192,6 @@ class Supervisor:
             entry.timer = None
 
     # --- starting
-
-    async def run(self) -> None:
-        """Start what is wanted, in batches: the intent is on disk before there is a process."""
-        while True:
-            await self._has_wanted.wait()
-            self._has_wanted.clear()
-            batch, self._wanted = self._wanted, []
-            # A store that cannot write says so in /health. Repairs go on: pid files keep kernels from doubling.
-            with contextlib.suppress(StoreError):
-                await self._store.flush()
-            for entry in batch:
-                self._spawn(entry)
-
-    def _spawn(self, entry: Entry) -> None:
-        self._tickets += 1
-        entry.output.begin(entry.kernel.incarnation)
-        try:
-            files.make_kernel_dir(self._paths, entry.id)
-            entry.output.open(self._loop)
-            request = files.start_request(
-                self._paths, entry.kernel.spec, entry.connection, ticket=self._tickets, log_level=self.log_level
-            )
-        except (OSError, RefusedError) as fault:
-            self.start_failed(entry.id, str(fault))
-            return
-        self._spawner.start(request)
 
     def started(self, kernel: KernelId, process: Process) -> None:
         """There is a process (SpawnerListener)."""

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never

@@ -13,7 +13,7 @@ import msgspec
 from click.core import ParameterSource
 
 from llmspell_fleet import presence
-from llmspell_fleet.model.views import KernelView
+from llmspell_fleet.model.views import KernelView, TenantView
 from llmspell_fleet.paths import FleetPaths, choose_paths
 from llmspell_kernel.errors import LlmspellError, MisuseError
 
@@ -121,6 +121,16 @@ def find_kernel(client: "FleetClient", text: str) -> KernelView:
     if not found:
         raise LlmspellError(f"the fleet has no kernel {text[:80]!r}: `llmspell fleet list` shows those it has")
     return found[0]
+
+
+def find_target(client: "FleetClient", text: str) -> KernelView | TenantView:
+    """What `text` means: a tenant by its name, or a kernel as `find_kernel` finds it. MisuseError: both."""
+    tenant = next((tenant for tenant in client.tenants() if tenant.id == text), None)
+    if tenant is None:
+        return find_kernel(client, text)
+    if any(kernel.name == text for kernel in client.kernels()):
+        raise MisuseError(f"{text} is a tenant and a kernel: name the kernel by its id")
+    return tenant
 
 
 def _where(given: dict[str, Any]) -> Where:

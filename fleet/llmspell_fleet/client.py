@@ -17,7 +17,7 @@ from llmspell_fleet import presence
 from llmspell_fleet.client_http import EVENT_STREAM, PROBLEM, Server, error_of, raise_problem, stream_messages
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, is_name
-from llmspell_fleet.model.requests import ExecuteRequest, TenantChange
+from llmspell_fleet.model.requests import ExecuteRequest, RollRequest, TenantChange
 from llmspell_fleet.model.views import (
     ExecuteView,
     HealthView,
@@ -25,6 +25,7 @@ from llmspell_fleet.model.views import (
     LogLine,
     Page,
     Problem,
+    RollView,
     TenantCreated,
     TenantView,
 )
@@ -38,6 +39,7 @@ T = TypeVar("T")
 _ANSWER_WITHIN_S = 15.0
 """For what the fleet answers from memory, and on top of what a request lets it wait for."""
 _DELETED_WITHIN_S = 60.0
+_RESTARTED_WITHIN_S = 60.0
 _DELETED = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 
 _LONGEST_TOKEN_BYTES = 4096
@@ -121,6 +123,13 @@ class FleetClient:
         path = f"/v1/tenants/{_name(tenant)}"
         return self._ask("PATCH", path, TenantView, body=_named(change), timeout_s=change.wait_s + _ANSWER_WITHIN_S)
 
+    def restart_tenant(self, tenant: str, request: RollRequest) -> RollView:
+        """Give each of its kernels a new process, a few at a time; returns at the end or when `wait_s` ran out."""
+        path = f"/v1/tenants/{_name(tenant)}/restart"
+        timeout_s = request.wait_s + _ANSWER_WITHIN_S
+        accepted = (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+        return self._ask("POST", path, RollView, body=_named(request), timeout_s=timeout_s, accepted=accepted)
+
     def delete_tenant(self, tenant: str) -> None:
         """End it; returns when its kernels are gone."""
         path = f"/v1/tenants/{_name(tenant)}"
@@ -145,6 +154,10 @@ class FleetClient:
         """Those, and then the new ones as they come, until the fleet ends."""
         path = f"/v1/kernels/{kernel}/logs"
         yield from self._stream(path, LogLine, timeout_s=None, since=str(since), grep=grep, follow="true")
+
+    def restart_kernel(self, kernel: KernelId) -> KernelView:
+        """Give it a new process; returns when that is READY."""
+        return self._ask("POST", f"/v1/kernels/{kernel}/restart", KernelView, timeout_s=_RESTARTED_WITHIN_S)
 
     # --- executions
 
@@ -259,7 +272,7 @@ def _name(tenant: str) -> str:
     return tenant
 
 
-def _named(asked: TenantChange | ExecuteRequest) -> dict[str, Any]:
+def _named(asked: TenantChange | ExecuteRequest | RollRequest) -> dict[str, Any]:
     """What was asked for; members that are None were not named, on every level."""
     members = _without_none(msgspec.to_builtins(asked))
     if isinstance(asked, TenantChange) and asked.autoscale is None:

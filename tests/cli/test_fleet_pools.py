@@ -66,3 +66,48 @@ def test_a_label_without_a_name_or_value_is_misuse(llmspell: Commands, label: st
 
     assert done.code == 2
     assert "NAME=VALUE" in done.err
+
+
+# --- restart
+
+
+def test_a_tenant_s_kernels_are_restarted(llmspell: Commands) -> None:
+    done = llmspell("fleet", "restart", "acme")
+
+    assert (done.code, done.out) == (0, "tenant acme: 1 kernel restarted\n")
+    assert "done at" in llmspell("tenant", "show", "acme").out
+
+
+def test_a_restart_that_fails_is_told_with_its_reason(llmspell: Commands) -> None:
+    done = llmspell("fleet", "restart", "acme", "--max-unavailable", "9", "--max-surge", "50%")
+
+    assert (done.code, done.out) == (1, "")
+    assert "0 of 1 kernel restarted: a kernel did not become ready" in done.err
+
+
+def test_one_kernel_is_restarted_by_the_beginning_of_its_id(llmspell: Commands) -> None:
+    (kernel,) = llmspell("fleet", "list", "--tenant", "acme", "--output", "json").json
+
+    done = llmspell("fleet", "restart", kernel["id"][:13])
+
+    assert (done.code, done.out) == (0, f"kernel {kernel['id']} is READY, process 1234\n")
+    (after,) = llmspell("fleet", "list", "--tenant", "acme", "--output", "json").json
+    assert after["incarnation"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("initech",), 1, "initech"),
+        (("acme", "--max-unavailable", "half"), 2, "25%"),
+        (("acme", "--max-surge", "-1"), 2, "-1"),
+        ((), 2, "TARGET"),
+    ],
+)
+def test_a_restart_that_cannot_be_meant_restarts_nothing(
+    llmspell: Commands, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    done = llmspell("fleet", "restart", *arguments)
+
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err

@@ -26,7 +26,14 @@ from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.labels import changed as changed_labels
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, LimitsChange, TenantChange, TenantRequest
+from llmspell_fleet.model.requests import (
+    ExecuteRequest,
+    KernelRequest,
+    LimitsChange,
+    RollRequest,
+    TenantChange,
+    TenantRequest,
+)
 from llmspell_fleet.model.tenant import Limits
 from llmspell_fleet.model.views import (
     CheckView,
@@ -40,10 +47,12 @@ from llmspell_fleet.model.views import (
     LeaseInfo,
     LogLine,
     ProcessView,
+    RollView,
     TenantCreated,
     TenantView,
     Usage,
 )
+from llmspell_fleet.policy.rolling import share
 from llmspell_fleet.problems import problem_of
 from support.homes import DEADLINE_S
 
@@ -205,6 +214,23 @@ class FakeFleet:
             changed = msgspec.structs.replace(changed, labels=changed_labels(changed.labels, change.labels))
         self._tenants[tenant] = changed
         return self.tenant(tenant)
+
+    async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:
+        """It ends at once unless a tenth of a second is too long to wait; with 9 that may be unavailable it fails."""
+        size = len(self.kernels(tenant))
+        self.tenant(tenant)
+        roll = RollView(
+            status="failed" if request.max_unavailable == 9 else "rolling" if request.wait_s == 0.1 else "done",
+            reason="a kernel did not become ready" if request.max_unavailable == 9 else "",
+            total=size,
+            done=0 if request.max_unavailable == 9 else size,
+            max_unavailable=share(request.max_unavailable, size, up=False),
+            max_surge=share(request.max_surge, size, up=True),
+            started_at=AT,
+            finished_at=AT,
+        )
+        self._tenants[tenant] = msgspec.structs.replace(self.tenant(tenant), roll=roll)
+        return roll
 
     async def delete_tenant(self, tenant: TenantId) -> None:
         self.tenant(tenant)

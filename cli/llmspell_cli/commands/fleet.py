@@ -11,6 +11,7 @@ _COMMANDS = {
     "status": (f"{_HERE}.fleet_status:status", "Ask the fleet how it is."),
     "list": (f"{_HERE}.fleet_status:list_command", "List the fleet's kernels."),
     "scale": (f"{_HERE}.fleet_pools:scale", "Give a tenant more or fewer kernels."),
+    "restart": (f"{_HERE}.fleet_pools:restart", "Restart a tenant's kernels a few at a time, or one kernel."),
     "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
     "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
 }

@@ -15,7 +15,7 @@ from llmspell_cli.output import counted, note, print_json, print_table, rounded_
 from llmspell_cli.pool_options import pool_members, pool_options
 from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.requests import ExecuteRequest, LimitsChange, TenantChange
-from llmspell_fleet.model.views import ExecuteView, TenantCreated, TenantView
+from llmspell_fleet.model.views import ExecuteView, RollView, TenantCreated, TenantView
 from llmspell_kernel.errors import MisuseError
 from llmspell_kernel.units import format_duration
 
@@ -238,6 +238,7 @@ def _show(tenant: TenantView, output: str) -> None:
         **({"autoscale": _scaled(tenant.autoscale)} if tenant.autoscale is not None else {}),
         "idle timeout": format_duration(tenant.idle_timeout_s) if tenant.idle_timeout_s else "never",
         "labels": shown_labels(tenant.labels) or "none",
+        **({"restart": _roll(tenant.roll)} if tenant.roll is not None else {}),
         **{f"limit {name}": _limit(name, value) for name, value in msgspec.to_builtins(tenant.limits).items()},
     }
     width = max(len(name) for name in lines)
@@ -255,6 +256,12 @@ def _scaled(autoscale: Autoscale) -> str:
         f"{autoscale.min} to {autoscale.max} kernels, more when over {autoscale.busy_share:.0%} are busy, "
         f"fewer after {format_duration(autoscale.down_after_s)}"
     )
+
+
+def _roll(roll: RollView) -> str:
+    ended = f" at {roll.finished_at}" if roll.finished_at else ""
+    reason = f": {roll.reason}" if roll.reason else ""
+    return f"{roll.status}{ended}, {roll.done} of {counted(roll.total, 'kernel')}{reason}"
 
 
 def _limit(name: str, value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, TenantChange, TenantRequest
+from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, RollRequest, TenantChange, TenantRequest
 from llmspell_fleet.model.views import (
     ConnectionView,
     Executed,
@@ -17,6 +17,7 @@ from llmspell_fleet.model.views import (
     HealthView,
     KernelView,
     LogLine,
+    RollView,
     TenantCreated,
     TenantView,
 )
@@ -54,6 +55,10 @@ class Fleet(Protocol):
 
     async def delete_tenant(self, tenant: TenantId) -> None:
         """End it; returns when its kernels are gone."""
+        ...
+
+    async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:
+        """Give each of its kernels a new incarnation, a few at a time; returns at its end, or when `wait_s` ran out."""
         ...
 
     # --- kernels

@@ -13,6 +13,7 @@ from llmspell_fleet.model.requests import (
     KernelRequest,
     LeaseChange,
     LimitsChange,
+    RollRequest,
     TenantChange,
     TenantRequest,
 )
@@ -24,6 +25,7 @@ from llmspell_fleet.model.views import (
     HealthView,
     KernelView,
     Page,
+    RollView,
     TenantCreated,
     TenantView,
 )
@@ -60,6 +62,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         {200: TenantView},
         problems=(409, 429, 503),
         example=TenantChange(replicas=4),
+    ),
+    route(
+        "POST",
+        _TENANT + "/restart",
+        tenants.restart,
+        ADMIN,
+        {200: RollView, 202: RollView},
+        problems=(409, 429, 503),
+        is_body_optional=True,
+        example=RollRequest(max_unavailable="25%"),
     ),
     route("DELETE", _TENANT, tenants.delete, ADMIN, {204: None}, problems=(409, 503)),
     route(

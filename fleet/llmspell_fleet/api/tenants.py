@@ -3,7 +3,7 @@
 from llmspell_fleet.api.answers import Reply, json_answer, no_content
 from llmspell_fleet.api.call import Call
 from llmspell_fleet.api.queries import SelectionQuery, selected
-from llmspell_fleet.model.requests import TenantChange, TenantRequest
+from llmspell_fleet.model.requests import RollRequest, TenantChange, TenantRequest
 from llmspell_fleet.model.views import Page
 
 
@@ -33,6 +33,16 @@ async def update(call: Call, body: TenantChange) -> Reply:
     Answered when all replicas are READY, or `wait_s` ran out.
     """
     return json_answer(await call.fleet.update_tenant(call.tenant, body))
+
+
+async def restart(call: Call, body: RollRequest) -> Reply:
+    """Give each kernel of a tenant a new process, a few at a time, while the others serve.
+
+    A busy kernel finishes what it runs first. Answered 200 at the end of it, with `status` "done" or "failed", or 202
+    with "rolling" when `wait_s` ran out: it goes on, and the tenant's `roll` tells how far it is. One at a time.
+    """
+    roll = await call.fleet.restart_tenant(call.tenant, body)
+    return json_answer(roll, 202 if roll.status == "rolling" else 200)
 
 
 async def delete(call: Call) -> Reply:

@@ -8,7 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from llmspell_fleet.config import DeclaredKernel, FleetConfig
-from llmspell_fleet.controller.adoption import Adoption
+from llmspell_fleet.controller.adoption import adopt
 from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
@@ -18,6 +18,7 @@ from llmspell_fleet.controller.health import Health
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.provisioning import Defaults, Parts
 from llmspell_fleet.controller.recorded import Recorded
+from llmspell_fleet.controller.rolls import Rolls
 from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.service import Service
 from llmspell_fleet.controller.shutdown import stop_all
@@ -96,12 +97,14 @@ class Controller:
             version=version,
             has_helper=config.spawner == "zygote",
         )
+        self.rolls = Rolls(self.tenants, self.supervisor, self.events, self._store)
         parts = Parts(
             supervisor=self.supervisor,
             tenants=self.tenants,
             executions=self.executions,
             recorded=recorded,
             leases=self.leases,
+            rolls=self.rolls,
             events=self.events,
             tokens=self.tokens,
             store=self._store,
@@ -122,8 +125,8 @@ class Controller:
         for record in loaded.tenants:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
-        adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background)
-        adopted = await adoption.run(loaded.kernels)
+        adopted = adopt(loaded.kernels, self.tenants, self.supervisor, self._spawner, self._paths)
+        self.rolls.restore(loaded.notes)
         self._declare(loaded)
         for tenant in self.tenants:
             self.tenants.reconcile(tenant)

@@ -16,6 +16,7 @@ from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.files import interrupt
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.recorded import Recorded
+from llmspell_fleet.controller.rolls import Rolls
 from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
@@ -52,6 +53,7 @@ class Parts(msgspec.Struct, frozen=True):
     executions: Executions
     recorded: Recorded
     leases: Leases
+    rolls: Rolls
     events: Events
     tokens: Tokens
     store: Store

@@ -7,7 +7,7 @@ import msgspec
 
 from llmspell_fleet.controller import streaming
 from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.provisioning import Provisioning
+from llmspell_fleet.controller.pools import Pools
 from llmspell_fleet.errors import UnavailableError
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
@@ -22,7 +22,7 @@ from llmspell_fleet.model.views import (
 from llmspell_fleet.store.records import Lease
 
 
-class Service(Provisioning):
+class Service(Pools):
     """The rest of `api.fleet.Fleet`: executions, leases, and what happened."""
 
     # --- executions

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from llmspell_fleet.errors import NotFoundError, TooManyError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import TenantSpec
+from llmspell_fleet.model.views import RollView  # noqa: TC001 - so are all others
 from llmspell_fleet.policy.admit import FULL, Bucket, Denied, admit_kernels
 from llmspell_fleet.policy.balance import Pool
 from llmspell_fleet.policy.events import DrainAsked, StartAsked, StopAsked
@@ -46,6 +47,12 @@ class Tenant:
         self.waiters: dict[asyncio.Future[None], None] = {}
         """Executions that wait for a kernel, the first that came first."""
         self.is_leaving = False
+        self.surge = 0
+        """Kernels that it has beyond its replicas, to stand in while others restart."""
+        self.room = 0
+        """How many those may become: promised while others restart."""
+        self.roll: RollView | None = None
+        """Its rolling restart: the one under way, or the last one."""
 
     @property
     def id(self) -> TenantId:
@@ -70,11 +77,11 @@ class Tenant:
     def promised(self) -> int:
         """Kernels that it was promised or has; the place of one that leaves is free when that is gone."""
         staying = self._staying
-        return max(0 if self.is_leaving else self.spec.replicas, staying) + len(self.entries) - staying
+        return max(0 if self.is_leaving else self.spec.replicas + self.room, staying) + len(self.entries) - staying
 
     def beyond(self, replicas: int) -> int:
         """How many more `replicas` are than it was promised or keeps."""
-        return max(0, replicas - max(self.spec.replicas, self._staying))
+        return max(0, replicas + self.room - max(self.spec.replicas + self.room, self._staying))
 
     def wake(self) -> None:
         """A kernel became ready, or will not: let those look who wait."""
@@ -141,6 +148,8 @@ class Tenants:
         self.max_kernels = capacity
         self.capacity = capacity
         """What this machine's descriptors allow."""
+        self.on_change: Callable[[Tenant], None] = lambda _tenant: None
+        """Called after a kernel of a tenant changed, from within that change."""
         supervisor.on_change = self._changed
 
     def __iter__(self) -> Iterator[Tenant]:
@@ -216,7 +225,7 @@ class Tenants:
         """
         loads = {entry.id: entry.load + entry.leases for entry in tenant.entries.values()}
         kernels = [entry.kernel for entry in tenant.entries.values()]
-        wanted = 0 if tenant.is_leaving else tenant.spec.replicas
+        wanted = 0 if tenant.is_leaving else tenant.spec.replicas + tenant.surge
         todo = plan(wanted, kernels, loads, self.pinned)
         for kernel in todo.remove:
             entry = tenant.entries[kernel]
@@ -268,3 +277,4 @@ class Tenants:
             tenant.pool.remove(entry.id)
             # After this event: whoever applied it still looks at the entry.
             asyncio.get_running_loop().call_soon(self._supervisor.forget, entry)
+        self.on_change(tenant)

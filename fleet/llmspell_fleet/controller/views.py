@@ -57,4 +57,5 @@ def tenant_view(tenant: Tenant, usages: Mapping[KernelId, ProcessUsage], now: fl
             for entry in tenant.entries.values()
         ],
         labels=spec.labels,
+        roll=tenant.roll,
     )

@@ -78,6 +78,21 @@ class KernelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
 
 
+Share = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,3}%$(?!\n)")]
+"""A number of kernels, or so many percent of the tenant's replicas, as "25%"."""
+
+
+class RollRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/tenants/{tenant}/restart`: all its kernels, a few at a time."""
+
+    max_unavailable: Share = 1
+    """So many may be not ready because of it; a percentage is rounded down."""
+    max_surge: Share = 0
+    """So many kernels may be started besides, to stand in meanwhile; a percentage is rounded up."""
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+    """How long to wait for its end before answering; it goes on all the same."""
+
+
 class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/tenants/{tenant}/execute`."""
 

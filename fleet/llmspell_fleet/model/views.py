@@ -60,6 +60,21 @@ class KernelView(msgspec.Struct, frozen=True, kw_only=True):
     """Its tenant's and its own."""
 
 
+class RollView(msgspec.Struct, frozen=True, kw_only=True):
+    """A rolling restart: the one under way, or the last one of this controller."""
+
+    status: Literal["rolling", "done", "failed"]
+    reason: str
+    """Why it failed."""
+    total: int
+    """Kernels to be restarted."""
+    done: int
+    max_unavailable: int
+    max_surge: int
+    started_at: str
+    finished_at: str | None = None
+
+
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant as the API shows it."""
 
@@ -74,6 +89,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     kernels: list[KernelView]
     labels: dict[str, str] = {}
+    roll: RollView | None = None
 
 
 class TenantCreated(TenantView, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ class Batch:
     here besides belongs to their successors of the same name.
     """
 
-    __slots__ = ("deaths", "deleted_tenants", "events", "finished", "kernels", "leases", "tenants", "tokens")
+    __slots__ = ("deaths", "deleted_tenants", "events", "finished", "kernels", "leases", "notes", "tenants", "tokens")
 
     def __init__(self) -> None:
         self.deleted_tenants: dict[TenantId, int] = {}
@@ -32,6 +32,8 @@ class Batch:
         self.leases: dict[str, Lease | None] = {}
         self.events: list[Event] = []
         self.finished: dict[str, Finished | None] = {}
+        self.notes: dict[str, str | None] = {}
+        """What else a controller leaves for its successor, by name."""
 
     def __len__(self) -> int:
         """How many changes there are."""
@@ -44,6 +46,7 @@ class Batch:
             + len(self.leases)
             + len(self.events)
             + len(self.finished)
+            + len(self.notes)
         )
 
     def delete_tenant(self, tenant: TenantId, *, last_event: int) -> None:
@@ -89,3 +92,4 @@ class Batch:
         self.leases.update(newer.leases)
         self.events.extend(newer.events)
         self.finished.update(newer.finished)
+        self.notes.update(newer.notes)

@@ -110,6 +110,9 @@ class Database:
         self._upsert(rows.LEASES, (lease for lease in batch.leases.values() if lease is not None), rows.lease_row)
         if batch.events:
             self._write_events(batch.events)
+        self._delete("meta", "name", (f"note {name}" for name, text in batch.notes.items() if text is None))
+        notes = ((f"note {name}", text) for name, text in batch.notes.items() if text is not None)
+        self._upsert(rows.NOTES, notes, tuple)
         self._delete("executions", "id", (key for key, finished in batch.finished.items() if finished is None))
         for finished in batch.finished.values():
             if finished is not None:

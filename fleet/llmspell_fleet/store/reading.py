@@ -28,7 +28,12 @@ def load(connection: sqlite3.Connection, next_event: int) -> Loaded:
         tokens=_all(connection, "SELECT * FROM tokens ORDER BY sha256", rows.to_token),
         leases=_all(connection, "SELECT * FROM leases ORDER BY id", rows.to_lease),
         next_event_seq=next_event,
+        notes=dict(_all(connection, "SELECT substr(name, 6), value FROM meta WHERE name LIKE 'note %'", _pair)),
     )
+
+
+def _pair(row: Row) -> tuple[str, str]:
+    return row[0], row[1]
 
 
 def next_event(connection: sqlite3.Connection) -> int:

@@ -85,3 +85,5 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     leases: list[Lease]
     next_event_seq: int
     """Above every number that was given out before, by one unless the last controller was killed."""
+    notes: dict[str, str] = {}
+    """What else the last controller left (`Store.save_note`), by name."""

@@ -37,6 +37,7 @@ TOKENS: Final = Upsert("tokens", ("sha256", "kind", "tenant", "created_at"), "sh
 LEASES: Final = Upsert("leases", ("id", "tenant", "session", "kernel_id", "expires_at"), "id")
 EVENTS: Final = Upsert("events", ("seq", "at", "type", "tenant", "kernel_id", "data"))
 PAST_TENANTS: Final = Upsert("past_tenants", ("tenant", "last_event"), "tenant")
+NOTES: Final = Upsert("meta", ("name", "value"), "name")
 EXECUTIONS: Final = Upsert("executions", ("id", "tenant", "key", "sha256", "created_at", "status"))
 
 SELECT_KERNELS: Final = (

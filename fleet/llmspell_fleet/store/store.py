@@ -176,6 +176,12 @@ class Store:
             self._inbox.waiting.batch.leases[lease] = None
             self._inbox.ring_soon()
 
+    def save_note(self, name: str, text: str | None) -> None:
+        """Leave something for the next controller (`Loaded.notes`); None = it is no longer to be known."""
+        with self._inbox.lock:
+            self._inbox.waiting.batch.notes[name] = text
+            self._inbox.ring_soon()
+
     async def flush(self) -> None:
         """Return when everything that was noted before is committed. StoreError: it is not, and is tried on."""
         future = asyncio.get_running_loop().create_future()

@@ -25,6 +25,7 @@ MAY = {
     "GET /v1/tenants": LISTS,
     "GET /v1/tenants/{tenant}": READERS,
     "PATCH /v1/tenants/{tenant}": {"admin"},
+    "POST /v1/tenants/{tenant}/restart": {"admin"},
     "DELETE /v1/tenants/{tenant}": {"admin"},
     "POST /v1/tenants/{tenant}/execute": OWNERS,
     "GET /v1/tenants/{tenant}/executions/{execution}": OWNERS,

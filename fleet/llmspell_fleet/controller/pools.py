@@ -1,0 +1,26 @@
+"""Whole pools as the HTTP face asks for them: restarted a few kernels at a time."""
+
+from llmspell_fleet.controller.provisioning import Provisioning
+from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.requests import RollRequest
+from llmspell_fleet.model.views import RollView
+from llmspell_fleet.policy.rolling import share
+
+
+class Pools(Provisioning):
+    """What is asked of a tenant's kernels together. Belongs to the event loop."""
+
+    async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:
+        """Give each of its kernels a new incarnation, a few at a time (Fleet)."""
+        self._require_store()
+        found = self._of.tenants.get(tenant)
+        size = found.spec.replicas
+        unavailable = share(request.max_unavailable, size, up=False)
+        surge = share(request.max_surge, size, up=True)
+        if not surge and isinstance(request.max_unavailable, str) and request.max_unavailable.strip("0") != "%":
+            unavailable = max(1, unavailable)  # a share of few kernels, which was not to be none
+        self._of.rolls.start(found, max_unavailable=unavailable, max_surge=surge)
+        await self._recorded()
+        await self._of.rolls.ended(tenant, request.wait_s)
+        assert found.roll is not None
+        return found.roll

@@ -1,51 +1,129 @@
-"""Taking up what is stored: tenants, kernels, and the processes that an earlier controller left running."""
+"""Taking up what is stored: tenants, kernels, and the processes that an earlier controller left running.
+
+A stored kernel's process is looked for by the number and start time that were recorded, and among the processes that
+say that they are that kernel's (`strays`): it may have been forked when there was nobody left to record it. What is
+found is adopted; what says that it is a kernel that nobody wants is ended.
+"""
 
 import asyncio
+import logging
 import os
+from typing import Final
 
 from msgspec.structs import replace
 
+from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.strays import Remnants, end_all, remnants, remove_stray_files
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.events import Adopted
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS
-from llmspell_fleet.spawner.spawner import Spawner
-from llmspell_kernel.connection import read_connection_file
+from llmspell_fleet.spawner.processes import has_ended
+from llmspell_fleet.spawner.spawner import Process, Spawner
+from llmspell_kernel.connection import ConnectionInfo, read_connection_file
 from llmspell_kernel.errors import LlmspellError
 
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
-def adopt(kernels: list[Kernel], tenants: Tenants, supervisor: Supervisor, spawner: Spawner, paths: FleetPaths) -> int:
-    """Take the stored kernels in; returns how many of them still run."""
-    adopted = 0
-    now = asyncio.get_running_loop().time()
-    for stored in kernels:
-        if stored.spec.tenant not in tenants:
-            continue
-        entry = tenants.adopt(_without_process(stored))
-        if stored.pid is None or stored.start_time is None:
-            continue
-        process = spawner.recover(stored.id, stored.pid, stored.start_time)
+LOOK_S: Final = 0.005
+"""How often it is looked whether a kernel that was just forked serves."""
+
+UNSEEN: Final = "it ended while there was no controller"
+
+
+class Adoption:
+    """One controller's start. Belongs to the event loop."""
+
+    def __init__(
+        self, tenants: Tenants, supervisor: Supervisor, spawner: Spawner, paths: FleetPaths, background: Background
+    ) -> None:
+        self._tenants = tenants
+        self._supervisor = supervisor
+        self._spawner = spawner
+        self._paths = paths
+        self._background = background
+
+    async def run(self, kernels: list[Kernel]) -> int:
+        """Take the stored kernels in, and end what belongs to none of them; returns how many of them still run."""
+        found = await remnants(self._paths, self._spawner.pid)
+        adopted = sum(self._take(stored, found) for stored in kernels)
+        strays = found.rest()
+        if strays:
+            await end_all(strays, "runs for a kernel that this fleet's state does not know, or knows elsewhere")
+        removed = remove_stray_files(self._paths, [entry.id for entry in self._supervisor])
+        if strays or removed:
+            _LOG.warning(
+                "this fleet's state knows nothing of %d processes and the files of %d kernels in %s: they are gone",
+                len(strays),
+                removed,
+                self._paths.runtime,
+            )
+        return adopted
+
+    def _take(self, stored: Kernel, found: Remnants) -> bool:
+        """Whether a stored kernel has a process, which is taken over."""
+        if stored.spec.tenant not in self._tenants:
+            return False
+        entry = self._tenants.adopt(_without_process(stored))
+        process = self._process(stored, found)
         if process is None:
-            continue
-        adopted += 1
-        event = Adopted(
+            if stored.pid is not None and stored.start_time is not None:
+                event = self._adopted(stored, stored.pid, stored.start_time)
+                self._supervisor.found_dead(entry, event, UNSEEN)
+            return False
+        self._supervisor.take_over(entry, process, self._adopted(stored, process.pid, process.start_time))
+        connection = self._connection(entry, process)
+        if connection is not None:
+            self._supervisor.connect(entry, connection)
+        else:
+            self._background.run(self._connect(entry, process))
+        return True
+
+    def _process(self, stored: Kernel, found: Remnants) -> Process | None:
+        """The one that was recorded; else one that says that it is this kernel's; else what is left of the former."""
+        recorded = None
+        if stored.pid is not None and stored.start_time is not None:
+            recorded = self._spawner.recover(stored.id, stored.pid, stored.start_time)
+            if recorded is not None and not has_ended(recorded.pidfd):
+                found.take(stored.id, recorded.pid)
+                return recorded
+        remnant = found.take(stored.id)
+        process = self._spawner.recover(stored.id, remnant.pid, remnant.start_time) if remnant is not None else None
+        if process is not None and recorded is not None:
+            os.close(recorded.pidfd)
+        return process or recorded
+
+    def _adopted(self, stored: Kernel, pid: int, start_time: int) -> Adopted:
+        is_as_stored = (pid, start_time) == (stored.pid, stored.start_time)
+        return Adopted(
             incarnation=stored.incarnation,
-            pid=process.pid,
-            start_time=process.start_time,
-            at=stored.spawned_at or now,
-            date=stored.started_at or date_now(),
+            pid=pid,
+            start_time=start_time,
+            at=stored.spawned_at if is_as_stored and stored.spawned_at else asyncio.get_running_loop().time(),
+            date=stored.started_at if is_as_stored and stored.started_at else date_now(),
+            is_draining=stored.phase is Phase.DRAINING,
         )
+
+    async def _connect(self, entry: Entry, process: Process) -> None:
+        """It was about to start, and has nobody to tell when it serves: its file says so. Else it will be late."""
+        while entry.process is process and entry.kernel.phase in {Phase.STARTING, Phase.DRAINING}:
+            connection = self._connection(entry, process)
+            if connection is not None:
+                self._supervisor.connect(entry, connection)
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _connection(self, entry: Entry, process: Process) -> ConnectionInfo | None:
+        """Where it serves, if it does; its predecessor's file is not its own."""
         try:
-            supervisor.take_over(entry, process, event)
-            connection = read_connection_file(os.path.join(paths.runtime, f"kernel-{stored.id}.json"))
-            supervisor.connect(entry, connection)
+            connection = read_connection_file(os.path.join(self._paths.runtime, f"kernel-{entry.id}.json"))
         except (LlmspellError, OSError):
-            # It was about to start: it answers nobody, and the start deadline ends it.
-            continue
-    return adopted
+            return None
+        return connection if connection.start_time == process.start_time else None
 
 
 def _without_process(stored: Kernel) -> Kernel:

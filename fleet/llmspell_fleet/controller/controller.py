@@ -8,7 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from llmspell_fleet.config import DeclaredKernel, FleetConfig
-from llmspell_fleet.controller.adoption import adopt
+from llmspell_fleet.controller.adoption import Adoption
 from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.culling import Culling
@@ -131,7 +131,8 @@ class Controller:
         for record in loaded.tenants:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
-        adopted = adopt(loaded.kernels, self.tenants, self.supervisor, self._spawner, self._paths)
+        adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background)
+        adopted = await adoption.run(loaded.kernels)
         self.rolls.restore(loaded.notes)
         self._declare(loaded)
         for tenant in self.tenants:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Protocol, assert_never
@@ -208,7 +209,14 @@ class Supervisor:
         self._endings.watch(entry)
         self.apply(entry, event)
         entry.output.begin(event.incarnation)
-        entry.output.open(self._loop)
+        # Who has lost its folder is heard no more, and serves on.
+        with contextlib.suppress(OSError):
+            entry.output.open(self._loop)
+
+    def found_dead(self, entry: Entry, event: Adopted, reason: str) -> None:
+        """A process of an earlier controller's has ended, and nobody knows how."""
+        self.apply(entry, event)
+        self._ended(entry, self._endings.certificate(entry, "unknown", reason))
 
     def start_failed(self, kernel: KernelId, reason: str) -> None:
         """There is no process (SpawnerListener)."""

@@ -93,6 +93,8 @@ class Adopted(msgspec.Struct, frozen=True):
     start_time: int
     at: float
     date: str
+    is_draining: bool = False
+    """It was to end once it has no work, unless it is wanted again."""
 
 
 Asked = StartAsked | StopAsked | DrainAsked | RestartAsked

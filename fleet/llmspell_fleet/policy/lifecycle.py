@@ -40,7 +40,8 @@ RestartAsked          STARTING, READY, DRAINING         STOPPING: Terminate, tim
 ..                    STOPPING                          as it was, and starts again once its process is gone
 ..                    no process                        STARTING; earlier crashes are forgotten
 Unresponsive          READY, DRAINING                   STOPPING: Kill
-Adopted               no process                        STARTING with that process; STOPPING if it is not wanted
+Adopted               no process                        STARTING with that process; if it is not wanted, STOPPING:
+..                    ..                                Terminate, or DRAINING if it was
 ====================  ================================  ==========================================================
 
 Whatever is not in the table changes nothing.
@@ -292,6 +293,9 @@ def _adopted(kernel: Kernel, event: Adopted, policy: RestartPolicy) -> Outcome:
         spawned_at=event.at,
         started_at=event.date,
     )
+    if not kernel.is_wanted and event.is_draining:
+        draining = replace(adopted, phase=Phase.DRAINING, ending=Ending("stopped", restarts=False))
+        return draining, (SetTimer(draining.generation, policy.drain_deadline_s),)
     if not kernel.is_wanted:
         return _end(adopted, Ending("stopped", restarts=False), policy)
     return adopted, (SetTimer(adopted.generation, policy.start_deadline_s),)

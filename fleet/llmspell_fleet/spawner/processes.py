@@ -22,16 +22,29 @@ _EXIT_CODE: Final = 52 - 3
 
 
 def find_process(pid: int, start_time: int) -> Process | None:
-    """The process with this number and start time, held by a pidfd; None when it has ended."""
+    """The process with this number and start time, held by a pidfd; None when there is none any more.
+
+    One that has ended and was reaped by nobody is found too: its pidfd tells its end, and the system its status.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
     # Asked while the pidfd holds the number: nobody else can have it now.
-    if process_start_time(pid) != start_time:
+    if process_start_time(pid) != start_time and not _is_zombie(pid, start_time):
         os.close(pidfd)
         return None
     return Process(pid, start_time, pidfd)
+
+
+def _is_zombie(pid: int, start_time: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            content = stream.read()
+    except OSError:
+        return False
+    fields = content[content.rindex(b")") + 2 :].split()
+    return fields[0] == b"Z" and int(fields[_START_TIME]) == start_time
 
 
 def has_ended(pidfd: int) -> bool:

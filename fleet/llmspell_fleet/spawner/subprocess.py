@@ -11,6 +11,7 @@ from llmspell_fleet.spawner.processes import exit_status, find_process
 from llmspell_fleet.spawner.reports import Reports
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
 from llmspell_kernel.pidfile import process_start_time
+from llmspell_kernel.zygote.marks import OPTION
 from llmspell_kernel.zygote.protocol import Probed, StartKernel, encode
 
 
@@ -53,6 +54,7 @@ class SubprocessSpawner:
                 [
                     *(sys.executable, "-P", "-m", "llmspell_kernel.zygote"),
                     *("--start", str(description), "--report", str(writer.fileno())),
+                    *(OPTION, self._environ["LLMSPELL_RUNTIME_DIR"]),
                 ],
                 pass_fds=(description, writer.fileno()),
                 env=self._environ,

@@ -13,6 +13,7 @@ from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.processes import find_process
 from llmspell_fleet.spawner.reports import Reports
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
+from llmspell_kernel.zygote.marks import OPTION
 from llmspell_kernel.zygote.protocol import (
     Exited,
     Probed,
@@ -72,6 +73,7 @@ class ZygoteSpawner:
             [
                 *(sys.executable, "-P", "-m", "llmspell_kernel.zygote"),
                 *("--control", str(theirs.fileno()), "--report", str(writer.fileno())),
+                *(OPTION, self._environ["LLMSPELL_RUNTIME_DIR"]),
             ],
             pass_fds=(theirs.fileno(), writer.fileno()),
             env=self._environ,

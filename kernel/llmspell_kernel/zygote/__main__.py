@@ -1,7 +1,9 @@
 """`python -m llmspell_kernel.zygote`: started by a supervisor, with descriptors that it inherits. Not for people.
 
---control FD --report FD   a zygote: serves requests on one socket, its kernels report on the other
---start FD --report FD     one kernel in a fresh interpreter: FD holds the request
+--control FD --report FD --fleet DIR   a zygote: serves requests on one socket, its kernels report on the other
+--start FD --report FD --fleet DIR     one kernel in a fresh interpreter: FD holds the request
+
+DIR is the fleet's runtime directory; it is there to be found (`marks`).
 """
 
 import os
@@ -15,12 +17,12 @@ def main(arguments: list[str]) -> int:
     """Run what the arguments say; returns the exit code."""
     _import_msgspec()
     match arguments:
-        case ["--control", control, "--report", report] if control.isdecimal() and report.isdecimal():
+        case ["--control", control, "--report", report, "--fleet", _] if control.isdecimal() and report.isdecimal():
             from llmspell_kernel.zygote.server import Zygote
 
             Zygote(socket.socket(fileno=int(control)), socket.socket(fileno=int(report))).run()
             return 0
-        case ["--start", start, "--report", report] if start.isdecimal() and report.isdecimal():
+        case ["--start", start, "--report", report, "--fleet", _] if start.isdecimal() and report.isdecimal():
             from llmspell_kernel.zygote.child import become_kernel
             from llmspell_kernel.zygote.protocol import decode_request
 

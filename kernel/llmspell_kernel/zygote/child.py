@@ -1,5 +1,6 @@
 """The life of a kernel that a supervisor started: give up what it must not have, serve, say so once."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.confine import confine
+from llmspell_kernel.zygote.marks import kernel_name, name_process
 from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Probed, Refused, Serving, StartKernel, encode
 from llmspell_kernel.zygote.tree import become_reaper
 
@@ -23,6 +25,7 @@ _LONGEST_DETAIL = 1000
 def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared | None = None) -> NoReturn:
     """Serve one kernel and end the process. Nothing of the parent's is cleaned up: it is still the parent's."""
     code = 1
+    name_process(kernel_name(start.kernel_id))
     try:
         probe = _probe(start, report) if start.probe else None
         become_reaper()
@@ -60,7 +63,9 @@ def _probe(start: StartKernel, report: socket.socket) -> Callable[[], int]:
 
 def _options(start: StartKernel, report: socket.socket) -> ServeOptions:
     def on_ready(connection: ConnectionInfo) -> None:
-        report.send(encode(Serving(start.kernel_id, os.getpid(), connection)))
+        # Whoever started it may be gone: the next supervisor finds its connection file.
+        with contextlib.suppress(ConnectionError):
+            report.send(encode(Serving(start.kernel_id, os.getpid(), connection)))
         report.close()
 
     return ServeOptions(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from llmspell_kernel import pidfile
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.child import become_kernel
+from llmspell_kernel.zygote.marks import ZYGOTE_NAME, name_process
 from llmspell_kernel.zygote.protocol import (
     Exited,
     Started,
@@ -41,6 +42,7 @@ class Zygote:
         """Kernels that were not reaped; other children are what ended kernels left."""
         become_reaper()
         self._children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        name_process(ZYGOTE_NAME)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         # The supervisor's signals come as messages or not at all: Ctrl-C at a terminal reaches the whole session.

@@ -1,0 +1,249 @@
+"""What a killed controller leaves that its state does not tell: found, adopted when wanted, else ended; never doubled."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from llmspell_fleet.spawner.remains import Remnant, find_remnants
+from llmspell_kernel.pidfile import process_start_time
+from support.fleets import FleetHome
+from support.homes import Home, wait_until
+from support.tenants import Tenant, is_gone, new_tenant, wait_for
+
+pytestmark = pytest.mark.integration
+
+_CONFIG = """
+[fleet]
+startup_kernels = 0
+[fleet.restart]
+max_restarts = 1000
+first_delay = "10ms"
+"""
+
+
+@pytest.fixture
+def fleet(home: Home) -> Iterator[FleetHome]:
+    made = FleetHome(home)
+    made.up(config=_CONFIG)
+    yield made
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(made.pid, signal.SIGCONT)
+    home.llmspell("fleet", "down", "--force")
+    assert _kernels_of(made) == [], "nothing is left that no record names"
+
+
+def _remnants(fleet: FleetHome) -> list[Remnant]:
+    return find_remnants(str(fleet.home.runtime))
+
+
+def _kernels_of(fleet: FleetHome) -> list[int]:
+    return [one.pid for one in _remnants(fleet) if one.kernel is not None]
+
+
+def _kill_controller(fleet: FleetHome) -> None:
+    os.kill(fleet.pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(fleet.pid), "the controller is gone")
+
+
+def _up(fleet: FleetHome) -> None:
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+
+
+def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
+    return Tenant(fleet, tenant.id, tenant.token, tenant.created)
+
+
+def _log(fleet: FleetHome) -> str:
+    return (fleet.home.logs / "fleet.log").read_text()
+
+
+@contextlib.contextmanager
+def _nothing_recorded(fleet: FleetHome) -> Iterator[None]:
+    """Hold the database so that the controller can write nothing."""
+    with contextlib.closing(sqlite3.connect(fleet.home.state / "fleet.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+
+
+def test_a_process_says_whose_it_is_and_what_it_is(fleet: FleetHome) -> None:
+    (kernel,) = new_tenant(fleet, "acme").kernels()
+    zygote = fleet.ask("GET", "/health").json["zygote"]["pid"]
+
+    found = {one.pid: one for one in _remnants(fleet)}
+
+    assert found.keys() == {kernel["pid"], zygote}
+    assert found[kernel["pid"]].kernel == kernel["id"].replace("-", "")[:12]
+    assert found[kernel["pid"]].start_time == process_start_time(kernel["pid"])
+    assert found[zygote].kernel is None
+    assert find_remnants(str(fleet.home.runtime) + "x") == []
+
+
+def test_a_kernel_that_was_forked_and_not_recorded_is_adopted(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2)
+    victim, other = tenant.kernels()
+    with _nothing_recorded(fleet):
+        os.kill(victim["pid"], signal.SIGKILL)
+        unrecorded = tenant.wait_restarted(victim["id"])
+        _kill_controller(fleet)
+
+    _up(fleet)
+
+    after = {one["id"]: one["pid"] for one in _again(fleet, tenant).wait_ready(2)}
+    assert after == {victim["id"]: unrecorded["pid"], other["id"]: other["pid"]}
+    assert sorted(_kernels_of(fleet)) == sorted(after.values())
+
+
+def test_controllers_killed_around_their_forks_leave_each_kernel_one_process(fleet: FleetHome) -> None:
+    for number in range(8):
+        tenant_id = f"t{number}"
+        fleet.ask("POST", "/v1/tenants", {"id": tenant_id, "replicas": 8, "wait_s": 0})
+        before = 8 * number
+        # At another moment each time: before the first fork of these, after some, after all.
+        wait_until(lambda at=before + number: len(_kernels_of(fleet)) >= at, "so many have been forked")
+        _kill_controller(fleet)
+        _up(fleet)
+        wait_until(
+            lambda: all(k["phase"] == "READY" for k in fleet.ask("GET", "/v1/kernels").json["items"]), "all are READY"
+        )
+        kernels = fleet.ask("GET", "/v1/kernels").json["items"]
+        assert len(kernels) == 8 * (number + 1)
+        assert sorted(_kernels_of(fleet)) == sorted(kernel["pid"] for kernel in kernels)
+        fleet.execute("return 1", tenant_id)
+
+
+def test_a_fork_whose_controller_was_killed_before_it_served_is_adopted_when_it_does(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=0)
+    zygote = fleet.ask("GET", "/health").json["zygote"]["pid"]
+    fleet.ask("PATCH", tenant.path, {"replicas": 1, "wait_s": 0})
+    (pid,) = wait_for(lambda: _kernels_of(fleet), "a fork")
+    os.kill(pid, signal.SIGSTOP)
+    _kill_controller(fleet)
+    wait_until(lambda: is_gone(zygote), "the zygote ends with its controller")
+
+    _up(fleet)
+    os.kill(pid, signal.SIGCONT)
+
+    (kernel,) = _again(fleet, tenant).wait_ready(1)
+    assert _kernels_of(fleet) == [kernel["pid"]]
+
+
+def test_kernels_of_a_lost_state_are_ended_and_the_log_says_so(fleet: FleetHome) -> None:
+    lost = [kernel["pid"] for kernel in new_tenant(fleet, "acme", replicas=3).kernels()]
+    _kill_controller(fleet)
+    for path in fleet.home.state.glob("fleet.db*"):
+        path.unlink()
+
+    _up(fleet)
+
+    assert all(is_gone(pid) for pid in lost)
+    assert _kernels_of(fleet) == []
+    assert sorted(path.name for path in fleet.home.runtime.rglob("kernel*")) == []
+    assert "this fleet's state knows nothing of 3 processes and the files of 3 kernels" in _log(fleet)
+    assert new_tenant(fleet, "acme").value("return 1") == "1"
+
+
+def test_a_zygote_that_cannot_end_by_itself_is_ended(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    zygote = fleet.ask("GET", "/health").json["zygote"]["pid"]
+    os.kill(zygote, signal.SIGSTOP)
+    _kill_controller(fleet)
+
+    _up(fleet)
+
+    assert is_gone(zygote)
+    (kernel,) = _again(fleet, tenant).wait_ready(1)
+    assert kernel["pid"] == tenant.created["kernels"][0]["pid"]
+
+
+@pytest.mark.parametrize("content", ["", "12", "not\na number\n", "1\n2\n3\n4" * 5000, "-5\n-5\n"])
+def test_broken_pid_files_lose_no_kernel_and_hinder_no_later_one(fleet: FleetHome, content: str) -> None:
+    tenant = new_tenant(fleet, "acme")
+    (kernel,) = tenant.kernels()
+    pid_file = fleet.home.runtime / f"kernel-{kernel['id']}.pid"
+    pid_file.write_text(content)
+    _kill_controller(fleet)
+
+    _up(fleet)
+
+    tenant = _again(fleet, tenant)
+    assert [one["pid"] for one in tenant.wait_ready(1)] == [kernel["pid"]]
+    os.kill(kernel["pid"], signal.SIGKILL)
+    assert tenant.wait_restarted(kernel["id"])["restarts"] == 1
+    assert tenant.value("return 1") == "1"
+
+
+def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    (kernel,) = tenant.kernels()
+    _kill_controller(fleet)
+    os.kill(kernel["pid"], signal.SIGKILL)
+    wait_until(lambda: is_gone(kernel["pid"]), "it is gone")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreigner:
+        with contextlib.closing(sqlite3.connect(fleet.home.state / "fleet.db", isolation_level=None)) as database:
+            database.execute("UPDATE kernels_observed SET pid = ? WHERE id = ?", (foreigner.pid, kernel["id"]))
+        pid_file = fleet.home.runtime / f"kernel-{kernel['id']}.pid"
+        pid_file.write_text(f"{foreigner.pid}\n7\n\n")
+
+        _up(fleet)
+
+        (after,) = _again(fleet, tenant).wait_ready(1)
+        assert after["pid"] != foreigner.pid
+        assert foreigner.poll() is None
+        assert foreigner.stdin is not None
+        foreigner.stdin.close()
+
+
+def test_kernels_that_are_no_fleets_are_left_alone(fleet: FleetHome) -> None:
+    own = fleet.home.start_kernel("--id", "mine")
+    new_tenant(fleet, "acme")
+    _kill_controller(fleet)
+    for path in fleet.home.state.glob("fleet.db*"):
+        path.unlink()
+
+    _up(fleet)
+
+    listed = fleet.home.llmspell("kernel", "list")
+    assert own.exists()
+    assert str(json.loads(own.read_text())["pid"]) in listed.stdout, listed.stdout
+
+
+def test_an_end_that_no_controller_saw_has_a_certificate(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2)
+    kernels = tenant.kernels()
+    _kill_controller(fleet)
+    for kernel in kernels:
+        os.kill(kernel["pid"], signal.SIGKILL)
+        wait_until(lambda pid=kernel["pid"]: is_gone(pid), "it is gone")
+
+    _up(fleet)
+
+    tenant = _again(fleet, tenant)
+    for kernel in kernels:
+        death = tenant.wait_restarted(kernel["id"])["last_death"]
+        assert (death["pid"], death["incarnation"]) == (kernel["pid"], 1)
+        assert (death["cause"], death["detail"]) == ("unknown", "it ended while there was no controller") or (
+            death["cause"],
+            death["signal"],
+        ) == ("signal", "SIGKILL")
+
+
+def test_a_scale_down_that_was_interrupted_by_a_kill_is_finished(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=6)
+    everyone = {kernel["id"]: kernel["pid"] for kernel in tenant.kernels()}
+    answer = tenant.change(replicas=2, wait_s=0)
+    assert answer.status == 200
+    _kill_controller(fleet)
+
+    _up(fleet)
+
+    after = {kernel["id"]: kernel["pid"] for kernel in _again(fleet, tenant).wait_ready(2)}
+    assert after.items() <= everyone.items(), "those that stay are those that were there"
+    wait_until(lambda: sorted(_kernels_of(fleet)) == sorted(after.values()), "the others are gone")

@@ -313,30 +313,6 @@ def test_an_unused_one_ends_as_idle(home: KernelHome) -> None:
     assert supervised.kernel.wait() == Ending.IDLE
 
 
-def test_one_that_is_culled_says_so_and_ends_as_idle(supervised: Supervised, runner: Runner) -> None:
-    with Client(supervised.kernel.connection, checks=False) as client:
-        runner.ask("cull_request", {"in_s": 0.2, "reason": "nobody came"})
-        client.until(lambda: any(m["msg_type"] == "kernel_culling" for m in client.unasked), "the news")
-
-    (news,) = (m["content"] for m in client.unasked if m["msg_type"] == "kernel_culling")
-    assert news == {"in_s": 0.2, "reason": "nobody came"}
-    assert supervised.kernel.wait() == Ending.IDLE
-
-
-@pytest.mark.parametrize("is_forced", [False, True])
-def test_what_is_used_until_then_stays_unless_it_is_forced(
-    supervised: Supervised, runner: Runner, is_forced: bool
-) -> None:
-    running = runner.send(LOOP, ticket=1, timeout_s=1.0)
-    runner.ask("cull_request", {"in_s": 0.3, "is_forced": is_forced})
-
-    assert runner.reply(running)["status"] == ("interrupted" if is_forced else "timeout")
-    if is_forced:
-        assert supervised.kernel.wait() == Ending.IDLE
-    else:
-        assert runner.run("return 'here'", ticket=2)["result"] == "here"
-
-
 def test_runs_keep_a_kernel_from_being_idle(home: KernelHome) -> None:
     supervised = Supervised(home, limits={"idle_timeout_s": 0.5})
     with supervised.connect() as runner:
@@ -409,3 +385,29 @@ def test_nothing_of_its_files_is_left_but_the_supervisors(supervised: Supervised
 
     assert home.left_behind() == []
     assert Path(home.path / "progress").exists(), "it is the supervisor's, who reads it after the end"
+
+
+# --- another supervisor
+
+
+def test_who_takes_over_is_told_what_runs_and_gets_what_was_answered_to_nobody(supervised: Supervised) -> None:
+    with supervised.connect() as first, supervised.connect() as second:
+        for one in (first, second):
+            one.session.username = "llmspell-fleet"
+        done = first.run("return 'done'", ticket=1, execution="e1")
+        running = first.send(LOOP, ticket=2, execution="e2")
+        supervised.wait_begun(2)
+        first.send("return 'in line'", ticket=3, execution="e3", timeout_s=60)
+
+        adopted = second.reply(second.ask("adopt_request", {"executions": ["e1", "e2", "unheard of"]}))
+
+        assert adopted["replies"] == {"e1": done}
+        assert adopted["forgotten"] == 0
+        line = [(one["execution"], one["ticket"], one["running_s"] > 0) for one in adopted["line"]]
+        assert line == [("e2", 2, True), ("e3", 3, False)]
+        assert adopted["line"][0]["msg_id"] == running
+        # What the first one sends now is too late: it may have been sent long ago, and be read only now.
+        first.send("late = true", ticket=4)
+        supervised.kernel.signal(signal.SIGINT)
+        assert first.reply(running)["status"] == "interrupted"
+        assert second.run("return late", ticket=5)["result"] == "nil"

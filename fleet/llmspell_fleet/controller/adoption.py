@@ -6,6 +6,7 @@ found is adopted; what says that it is a kernel that nobody wants is ended.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import Final
@@ -18,13 +19,15 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.strays import Remnants, end_all, remnants, remove_stray_files
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
+from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.events import Adopted
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS
+from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.spawner.processes import has_ended
 from llmspell_fleet.spawner.spawner import Process, Spawner
-from llmspell_kernel.connection import ConnectionInfo, read_connection_file
+from llmspell_kernel.connection import read_connection_file
 from llmspell_kernel.errors import LlmspellError
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
@@ -39,16 +42,24 @@ class Adoption:
     """One controller's start. Belongs to the event loop."""
 
     def __init__(
-        self, tenants: Tenants, supervisor: Supervisor, spawner: Spawner, paths: FleetPaths, background: Background
+        self,
+        tenants: Tenants,
+        supervisor: Supervisor,
+        spawner: Spawner,
+        paths: FleetPaths,
+        background: Background,
+        unfinished: Unfinished,
     ) -> None:
         self._tenants = tenants
         self._supervisor = supervisor
         self._spawner = spawner
         self._paths = paths
         self._background = background
+        self._unfinished = unfinished
 
     async def run(self, kernels: list[Kernel]) -> int:
         """Take the stored kernels in, and end what belongs to none of them; returns how many of them still run."""
+        self._unfinished.look(kernels, self._paths)
         found = await remnants(self._paths, self._spawner.pid)
         adopted = sum(self._take(stored, found) for stored in kernels)
         strays = found.rest()
@@ -76,11 +87,8 @@ class Adoption:
                 self._supervisor.found_dead(entry, event, UNSEEN)
             return False
         self._supervisor.take_over(entry, process, self._adopted(stored, process.pid, process.start_time))
-        connection = self._connection(entry, process)
-        if connection is not None:
-            self._supervisor.connect(entry, connection)
-        else:
-            self._background.run(self._connect(entry, process))
+        if not self._connect(entry, process):
+            self._background.run(self._connect_later(entry, process))
         return True
 
     def _process(self, stored: Kernel, found: Remnants) -> Process | None:
@@ -108,22 +116,37 @@ class Adoption:
             is_draining=stored.phase is Phase.DRAINING,
         )
 
-    async def _connect(self, entry: Entry, process: Process) -> None:
+    async def _connect_later(self, entry: Entry, process: Process) -> None:
         """It was about to start, and has nobody to tell when it serves: its file says so. Else it will be late."""
         while entry.process is process and entry.kernel.phase in {Phase.STARTING, Phase.DRAINING}:
-            connection = self._connection(entry, process)
-            if connection is not None:
-                self._supervisor.connect(entry, connection)
+            if self._connect(entry, process):
                 return
             await asyncio.sleep(LOOK_S)
 
-    def _connection(self, entry: Entry, process: Process) -> ConnectionInfo | None:
-        """Where it serves, if it does; its predecessor's file is not its own."""
+    def _connect(self, entry: Entry, process: Process) -> bool:
+        """Whether it serves, and is asked now; its predecessor's file is not its own."""
         try:
             connection = read_connection_file(os.path.join(self._paths.runtime, f"kernel-{entry.id}.json"))
+            if connection.start_time != process.start_time:
+                return False
+            self._supervisor.connect(entry, connection, self._unfinished.asked_of(entry.id))
         except (LlmspellError, OSError):
-            return None
-        return connection if connection.start_time == process.start_time else None
+            return False
+        if entry.channel is not None:
+            self._background.run(self._carry(entry, entry.channel))
+        return True
+
+    async def _carry(self, entry: Entry, channel: Channel) -> None:
+        """What it runs for others than us is its load too, until it is answered."""
+        pool = self._tenants.get(entry.tenant).pool
+
+        def answered(_answer: "asyncio.Future[bytes]") -> None:
+            pool.add_load(entry.id, -1)
+
+        with contextlib.suppress(Lost):
+            for answer in (await channel.inherited()).line:
+                pool.add_load(entry.id, 1)
+                answer.add_done_callback(answered)
 
 
 def _without_process(stored: Kernel) -> Kernel:

@@ -11,9 +11,7 @@ from llmspell_fleet.config import DeclaredKernel, FleetConfig
 from llmspell_fleet.controller.adoption import Adoption
 from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
-from llmspell_fleet.controller.culling import Culling
 from llmspell_fleet.controller.dates import date_now
-from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
@@ -27,6 +25,7 @@ from llmspell_fleet.controller.shutdown import stop_all
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
+from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.errors import StoreError
 from llmspell_fleet.model.kernel import Kernel, KernelSpec
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
@@ -87,11 +86,8 @@ class Controller:
             has_quotas=config.resource_quotas,
         )
         recorded = Recorded(self.executions, self._store, self.background)
-        recorded.give_up(self._store.pending_executions())
-        self.ended = Ended()
-        self.leases = Leases(self.tenants, self._store, self.ended, ttl_s=config.lease_ttl_s, later=self.background.run)
-        self.tenants.watchers.append(self.leases.kernel_changed)
-        self.culling = Culling(self.supervisor, self.background)
+        self._recorded = recorded
+        self.leases = Leases(self.tenants, self._store, ttl_s=config.lease_ttl_s, later=self.background.run)
         self.autoscaling = Autoscaling(self.tenants, self.events)
         self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
         self.health = Health(
@@ -110,7 +106,6 @@ class Controller:
             recorded=recorded,
             leases=self.leases,
             rolls=self.rolls,
-            ended=self.ended,
             events=self.events,
             tokens=self.tokens,
             store=self._store,
@@ -131,8 +126,10 @@ class Controller:
         for record in loaded.tenants:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
-        adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background)
+        unfinished = Unfinished(self._store.pending_executions(), self.supervisor, self.tenants, self._store)
+        adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background, unfinished)
         adopted = await adoption.run(loaded.kernels)
+        self._recorded.resume(unfinished)
         self.rolls.restore(loaded.notes)
         self._declare(loaded)
         for tenant in self.tenants:
@@ -140,7 +137,6 @@ class Controller:
         self.leases.restore(loaded.leases)
         self.background.run(self.sampling.run())
         self.background.run(self.autoscaling.run())
-        self.background.run(self.culling.run())
         data: dict[str, object] = {"adopted": adopted, "kernels": len(self.supervisor)}
         self.events.emit("fleet.started", data=data)
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
@@ -252,8 +248,6 @@ def _default_spec(config: FleetConfig) -> TenantSpec:
         limits=config.limits,
         isolation_level=config.isolation_level,
         idle_timeout_s=config.idle_timeout_s,
-        cull_busy=config.cull_busy,
-        cull_connected=config.cull_connected,
     )
 
 

@@ -1,7 +1,7 @@
 """The balanced route: admitted, given to a kernel, answered; tried elsewhere if it never began, and never run twice."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -17,6 +17,7 @@ from llmspell_fleet.policy.admit import Denied, admit
 from llmspell_fleet.policy.events import StartAsked, Unresponsive
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
 from llmspell_fleet.router.channel import Channel, Lost
+from llmspell_fleet.store.records import Placed
 
 EXPIRY_S: Final = 0.050
 """How long after its time an execution that has not begun is answered here: the kernel does not begin it any more."""
@@ -101,9 +102,11 @@ class Executions:
         *,
         execution: str = "",
         on_output: Callable[[bytes], None] | None = None,
+        record: Callable[[Placed], Awaitable[None]] | None = None,
     ) -> bytes:
         """Run code in a place that was reserved; returns an `ExecuteView` as JSON.
 
+        Where it is about to be sent, `record` is told before, each time; StoreError of it: it is not sent.
         UnavailableError: no kernel became ready in time. KernelDiedError: one died while it ran this.
         """
         self.check_size(tenant, request.code)
@@ -116,14 +119,32 @@ class Executions:
         due = begun_at + timeout_s if timeout_s else None
         self._count += 1
         name = execution or f"e{self._count}"
+        is_reset = False
         while True:
             entry, channel = await self._kernel(tenant, request.session, due)
             session = request.session or own_session(entry)
-            is_reset = request.session is not None and tenant.settle(session, entry.id, entry.kernel.incarnation)
-            left_s = max(0.001, due - self._loop.time()) if due is not None else 0.0
+            if request.session is not None and tenant.settle(session, entry.id, entry.kernel.incarnation):
+                is_reset = True
+            head = _head(entry.id, session, is_reset=is_reset, clipped_s=timeout_s if is_clipped else None)
             tenant.pool.add_load(entry.id, 1)
             try:
-                answer = channel.send(name, request.code, timeout_s=left_s, on_output=on_output)
+                if record is not None:
+                    ticket = channel.last_ticket
+                    await record(
+                        Placed(
+                            id=name,
+                            kernel_id=entry.id,
+                            incarnation=entry.kernel.incarnation,
+                            after_ticket=ticket,
+                            head=head,
+                        )
+                    )
+                    if entry.channel is not channel or entry.kernel.phase not in TAKES_WORK:
+                        continue
+                left_s = max(0.001, due - self._loop.time()) if due is not None else 0.0
+                answer = channel.send(
+                    name, request.code, timeout_s=left_s, on_output=on_output, is_recorded=record is not None
+                )
                 expiry = self._loop.call_at(due + EXPIRY_S, self._expire, entry, channel, answer) if due else None
                 try:
                     content = await answer
@@ -135,14 +156,14 @@ class Executions:
                     self._metrics.execution_retried(tenant.id)
                     continue
                 self._metrics.execution_finished(tenant.id, "died", self._loop.time() - begun_at)
-                raise KernelDiedError(_died(entry.id, lost), lost.death) from None
+                raise KernelDiedError(died(entry.id, lost), lost.death) from None
             finally:
                 tenant.pool.add_load(entry.id, -1)
             break
         # The reply begins with its status: see `llmspell_kernel.jupyter.runs`.
         status = content[11 : content.index(b'"', 11)].decode("ascii", "replace")
         self._metrics.execution_finished(tenant.id, status, self._loop.time() - begun_at)
-        return _spliced(entry.id, session, content, is_reset=is_reset, clipped_s=timeout_s if is_clipped else None)
+        return head + content[1:]
 
     async def place(self, tenant: Tenant, session: str | None, due: float) -> tuple[Entry, str]:
         """A kernel for a session that will come another way, and the session's name."""
@@ -232,21 +253,22 @@ class Executions:
             self._supervisor.apply(entry, Unresponsive(entry.kernel.incarnation, _DEAF.decode()))
 
 
-def _spliced(kernel: KernelId, session: str, content: bytes, *, is_reset: bool, clipped_s: float | None) -> bytes:
-    """The kernel's own bytes with what it does not know before them."""
+def _head(kernel: KernelId, session: str, *, is_reset: bool, clipped_s: float | None) -> bytes:
+    """What the kernel does not know, to be put in place of the brace that its own bytes begin with."""
     head = b'{"kernel_id":"%b","session":%b,' % (kernel.encode(), msgspec.json.encode(session))
     if is_reset:
         head += b'"session_reset":true,'
     if clipped_s is not None:
         head += b'"timeout_clipped":true,"timeout_s":%b,' % msgspec.json.encode(clipped_s)
-    return head + content[1:]
+    return head
 
 
 def _phases(tenant: Tenant) -> str:
     return ", ".join(sorted(entry.kernel.phase.value for entry in tenant.entries.values())) or "none"
 
 
-def _died(kernel: KernelId, lost: Lost) -> str:
+def died(kernel: KernelId, lost: Lost) -> str:
+    """What whoever asked for an execution is told when its kernel died."""
     death = lost.death
     how = death.signal or death.detail or death.cause
     began = "while it ran this code, which is not run again" if lost.had_begun else "before it ran this code"

@@ -12,23 +12,16 @@ from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.unfinished import OutcomeUnknownError, Unfinished
 from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError, StoreError, UnavailableError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.model.views import Executed, ExecutionView
 from llmspell_fleet.problems import problem_of
-from llmspell_fleet.store.records import Begun, Execution, Finished
+from llmspell_fleet.store.records import Begun, Execution, Finished, Placed
 from llmspell_fleet.store.store import Store
 
-
-class OutcomeUnknownError(FleetError):
-    """The controller ended while an execution ran, and did not learn what became of it."""
-
-    status = 502
-    title = "Outcome unknown"
-
-
-_UNKNOWN: Final = "the fleet's controller ended while this ran, or before; it is not run again"
+_UNKNOWN: Final = "the fleet ended while this ran, or before; it is not run again"
 
 
 class Recorded:
@@ -40,10 +33,23 @@ class Recorded:
         self._background = background
         self._running: dict[str, asyncio.Task[Executed]] = {}
 
-    def give_up(self, pending: list[Execution]) -> None:
-        """Record that what an earlier controller began has no outcome that anybody knows."""
-        for execution in pending:
-            self._store.finish_execution(_finished(execution.id, _failed(OutcomeUnknownError(_UNKNOWN))))
+    def resume(self, unfinished: Unfinished) -> None:
+        """Record what becomes of an earlier controller's executions, whoever asks for them."""
+        for execution in unfinished.executions:
+            task = self._background.run(self._resume(unfinished, execution))
+            task.set_name(execution.id)
+            self._running[execution.id] = task
+
+    async def _resume(self, unfinished: Unfinished, execution: Execution) -> Executed:
+        executed = await unfinished.outcome(execution)
+        if executed is None:
+            await self._abandon(execution.id)
+        else:
+            await self._finish(execution.id, executed)
+        del self._running[execution.id]
+        if executed is None:
+            raise UnavailableError("the fleet's controller ended before this began: send it again", retry_after_s=0.0)
+        return executed
 
     async def execute(self, tenant: Tenant, request: ExecuteRequest, key: str) -> Executed:
         """Run it unless it was begun before; either way its one outcome."""
@@ -80,6 +86,7 @@ class Recorded:
             key=key,
             sha256=sha256(msgspec.json.encode((request.code, request.session, request.timeout_s))).hexdigest(),
             created_at=date_now(),
+            is_waited_for=is_waited_for,
         )
         try:
             answer = await self._store.begin_execution(execution)
@@ -98,9 +105,10 @@ class Recorded:
     async def _run(self, tenant: Tenant, request: ExecuteRequest, execution: str, *, is_waited_for: bool) -> Executed:
         executed: Executed | None = _failed(OutcomeUnknownError(_UNKNOWN))
         try:
-            executed = Executed(200, await self._executions.run(tenant, request, execution=execution))
+            body = await self._executions.run(tenant, request, execution=execution, record=self._place)
+            executed = Executed(200, body)
         except FleetError as fault:
-            if is_waited_for and isinstance(fault, UnavailableError):
+            if is_waited_for and isinstance(fault, UnavailableError | StoreError):
                 executed = None  # it never began: who waits may ask again with the same key
                 raise
             executed = _failed(fault)
@@ -112,6 +120,10 @@ class Recorded:
                 await self._finish(execution, executed)
             del self._running[execution]
         return executed
+
+    async def _place(self, placed: Placed) -> None:
+        self._store.place_execution(placed)
+        await self._store.flush()
 
     async def _abandon(self, execution: str) -> None:
         self._store.abandon_execution(execution)

@@ -6,7 +6,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, assert_never
 
 from msgspec.structs import replace
@@ -216,7 +216,7 @@ class Supervisor:
     def found_dead(self, entry: Entry, event: Adopted, reason: str) -> None:
         """A process of an earlier controller's has ended, and nobody knows how."""
         self.apply(entry, event)
-        self._ended(entry, self._endings.certificate(entry, "unknown", reason))
+        self._ended(entry, replace(self._endings.certificate(entry, "unknown", reason), pid=event.pid))
 
     def start_failed(self, kernel: KernelId, reason: str) -> None:
         """There is no process (SpawnerListener)."""
@@ -234,8 +234,8 @@ class Supervisor:
             return
         self.connect(entry, connection)
 
-    def connect(self, entry: Entry, connection: ConnectionInfo) -> None:
-        """Open the connection to an incarnation that serves."""
+    def connect(self, entry: Entry, connection: ConnectionInfo, executions: Sequence[str] | None = None) -> None:
+        """Open the connection to an incarnation that serves; `executions` of an earlier controller are asked for."""
         incarnation = entry.kernel.incarnation
         entry.connection = connection
         entry.channel = Channel(
@@ -246,6 +246,8 @@ class Supervisor:
             on_answered=lambda: self.apply(entry, Answered(incarnation)),
             on_idle=lambda: self._idle(entry),
         )
+        if executions is not None:
+            entry.channel.adopt(executions)
         entry.channel.greet()
 
     def _idle(self, entry: Entry) -> None:

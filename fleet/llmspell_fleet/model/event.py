@@ -28,7 +28,6 @@ EventType = Literal[
     "kernel.interrupted",
     "kernel.suspended",
     "kernel.resumed",
-    "kernel.culling",
     "limit.unenforced",
 ]
 

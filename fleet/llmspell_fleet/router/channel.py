@@ -1,7 +1,7 @@
 """The executions that one incarnation of a kernel has been given, and what became of them at its death."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, RunningExecution
-from llmspell_fleet.router.link import CullContent, Link, RunContent
+from llmspell_fleet.router.link import AdoptContent, Link, RunContent
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_kernel.connection import ConnectionInfo
 
@@ -38,10 +38,45 @@ class Sent(msgspec.Struct):
 
     id: str
     code: str
+    """By an earlier controller: its SHA-256."""
     ticket: int
     sent_at: float
     answer: "asyncio.Future[bytes]"
     on_output: Callable[[bytes], None] | None
+
+
+class _Past(msgspec.Struct):
+    """A run in line (`llmspell_kernel.jupyter.succession`)."""
+
+    execution: str
+    msg_id: str
+    ticket: int
+    sha256: str
+    running_s: float
+
+
+class AdoptReply(msgspec.Struct):
+    """What a kernel says to an adopt_request."""
+
+    line: list[_Past]
+    replies: dict[str, msgspec.Raw]
+    forgotten: int
+
+
+_decode_adopted = msgspec.json.Decoder(AdoptReply).decode
+
+
+class Inherited(msgspec.Struct):
+    """What earlier controllers had asked of a kernel."""
+
+    line: "list[asyncio.Future[bytes]]"
+    """The runs that it has not answered, each with the content of its run_reply, or `Lost`."""
+    running: "dict[str, asyncio.Future[bytes]]"
+    """Those of them that have an id, by it."""
+    replies: dict[str, bytes]
+    """The contents of run_replies that nobody heard, by the ids that were asked for."""
+    forgotten: int
+    """Up to this ticket a run with an id may have been answered, and its reply be gone."""
 
 
 class Channel:
@@ -72,27 +107,89 @@ class Channel:
         self._on_idle = on_idle
         self._sent: dict[int, Sent] = {}
         self._asked: dict[int, asyncio.Future[bytes]] = {}
-        self._link = Link(context, connection, self._loop, self._hear)
+        self._past: dict[str, Sent] = {}
+        """What earlier controllers had sent, by msg_id."""
+        self._inherited: asyncio.Future[Inherited] | None = None
+        self._adopting = 0
+        self._link = Link(context, connection, self._loop, self._hear, self._hear_past)
 
     def greet(self) -> None:
         """Ask it who it is; `on_answered` is called each time it says so."""
         self._link.hello()
 
     def send(
-        self, execution: str, code: str, *, timeout_s: float, on_output: Callable[[bytes], None] | None = None
+        self,
+        execution: str,
+        code: str,
+        *,
+        timeout_s: float,
+        on_output: Callable[[bytes], None] | None = None,
+        is_recorded: bool = False,
     ) -> "asyncio.Future[bytes]":
-        """Have it run `code`; the future holds the content of its run_reply, or raises `Lost`."""
+        """Have it run `code`; the future holds the content of its run_reply, or raises `Lost`.
+
+        With `is_recorded` a later controller may ask for it by its id.
+        """
         self._tickets += 1
-        number = self._link.run(RunContent(code, self._tickets, timeout_s, on_output is not None))
+        number = self._link.run(
+            RunContent(code, self._tickets, timeout_s, on_output is not None, execution if is_recorded else "")
+        )
         answer = self._loop.create_future()
         self._sent[number] = Sent(execution, code, self._tickets, self._loop.time(), answer, on_output)
         self.load += 1
         return answer
 
+    @property
+    def last_ticket(self) -> int:
+        """Of the execution that was sent last; those that follow have higher ones."""
+        return self._tickets
+
     def has_begun(self, answer: "asyncio.Future[bytes]") -> bool:
         """Whether the execution of `answer` was begun."""
         begun = self._progress.begun
         return any(sent.ticket <= begun for sent in self._sent.values() if sent.answer is answer)
+
+    # --- what earlier controllers had asked
+
+    def adopt(self, executions: Sequence[str]) -> None:
+        """Take over from an earlier controller; `inherited` is what it had asked. To come before `greet`."""
+        self._inherited = self._loop.create_future()
+        self._adopting = self._link.adopt(AdoptContent(tuple(executions)))
+
+    async def inherited(self) -> Inherited:
+        """What it had asked of the kernel; Lost: the kernel has ended."""
+        if self._inherited is None:
+            return Inherited([], {}, {}, 0)
+        return await asyncio.shield(self._inherited)
+
+    def _take_over(self, reply: AdoptReply) -> None:
+        inherited = Inherited([], {}, {name: bytes(raw) for name, raw in reply.replies.items()}, reply.forgotten)
+        now = self._loop.time()
+        for one in reply.line:
+            answer = self._loop.create_future()
+            # Most of them nobody waits for, and nobody looks at how they ended.
+            answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._past[one.msg_id] = Sent(one.execution, one.sha256, one.ticket, now - one.running_s, answer, None)
+            inherited.line.append(answer)
+            if one.execution:
+                inherited.running[one.execution] = answer
+        self.load += len(reply.line)
+        if self._inherited is not None and not self._inherited.done():
+            self._inherited.set_result(inherited)
+        if not self.load:
+            self._on_idle()
+
+    def _hear_past(self, kind: str, asked: str, content: bytes) -> None:
+        self.heard_at = self._loop.time()
+        sent = self._past.pop(asked, None) if kind == "run_reply" else None
+        if sent is None:
+            return
+        self.load -= 1
+        self.executions += 1
+        if not sent.answer.done():
+            sent.answer.set_result(content)
+        if not self.load:
+            self._on_idle()
 
     def _hear(self, kind: str, number: int, content: bytes) -> None:
         self.heard_at = self._loop.time()
@@ -114,25 +211,27 @@ class Channel:
             asked = self._asked.pop(number, None)
             if asked is not None and not asked.done():
                 asked.set_result(content)
+        elif kind == "adopt_reply" and number == self._adopting:
+            self._take_over(_decode_adopted(content))
         elif kind == "kernel_info_reply":
+            if self._inherited is not None and not self._inherited.done():
+                # It answers in order: it is of a version that knows no adopt_request.
+                self._take_over(AdoptReply([], {}, 2**62))
             self._on_answered()
 
     def running(self) -> tuple[RunningExecution, ...]:
         """What was begun and not answered, for a death certificate."""
         begun, now = self._progress.begun, self._loop.time()
+        own = ((sent, _digest(sent.code)) for sent in self._sent.values() if sent.ticket <= begun)
+        past = ((sent, sent.code) for sent in self._past.values() if sent.ticket <= begun)
         return tuple(
-            RunningExecution(
-                id=sent.id,
-                sha256=sha256(sent.code.encode("utf-8", "surrogatepass")).hexdigest(),
-                running_s=round(now - sent.sent_at, 6),
-            )
-            for sent in self._sent.values()
-            if sent.ticket <= begun
+            RunningExecution(id=sent.id, sha256=digest, running_s=round(now - sent.sent_at, 6))
+            for sent, digest in (*past, *own)
         )
 
-    def cull(self, *, in_s: float, reason: str, is_forced: bool) -> None:
-        """Have it tell its clients that it is culled, and end `in_s` later unless it is used or that is forced."""
-        self._link.cull(CullContent(in_s, reason, is_forced))
+    def keep(self) -> None:
+        """Tell it that somebody uses it, who may be silent."""
+        self._link.keep()
 
     async def statistics(self) -> bytes:
         """What it has done and holds, as JSON; asked of the kernel itself. ConnectionError: it ended meanwhile."""
@@ -145,7 +244,7 @@ class Channel:
         # Read now: in a moment the next incarnation counts from the beginning, on the same page.
         begun = self._progress.begun
         self._on_idle = lambda: None  # whoever listens asks the next incarnation by now
-        if self._sent:
+        if self._sent or self._past or self._inherited is not None:
             self._loop.call_later(LAST_WORDS_S, self._close, death, begun)
         else:
             self._close(death, begun)
@@ -155,11 +254,19 @@ class Channel:
         self._link.read_all()
         self._link.close()
         self._progress.close()
-        lost, self._sent = self._sent, {}
+        lost = [*self._past.values(), *self._sent.values()]
+        self._sent, self._past = {}, {}
         self.load = 0
-        for sent in lost.values():
+        if self._inherited is not None and not self._inherited.done():
+            self._inherited.set_exception(Lost(death, had_begun=True))
+            self._inherited.exception()  # nobody may be waiting for it
+        for sent in lost:
             if not sent.answer.done():
                 sent.answer.set_exception(Lost(death, had_begun=sent.ticket <= begun))
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(ConnectionResetError("the kernel has ended"))
+
+
+def _digest(code: str) -> str:
+    return sha256(code.encode("utf-8", "surrogatepass")).hexdigest()

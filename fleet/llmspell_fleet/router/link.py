@@ -38,21 +38,21 @@ _DATE: Final = b"1970-01-01T00:00:00.000000Z"
 """Kernels do not read the dates of requests, and nobody else sees these."""
 
 
-class RunContent(msgspec.Struct, frozen=True, gc=False):
+class RunContent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a run_request asks (see `llmspell_kernel.jupyter.runs`)."""
 
     code: str
     ticket: int
     timeout_s: float
     stream: bool
+    execution: str = ""
+    """An id by which a later controller may ask for it; "" = none does."""
 
 
-class CullContent(msgspec.Struct, frozen=True, gc=False):
-    """What a cull_request asks (see `llmspell_kernel.jupyter.lifetime`)."""
+class AdoptContent(msgspec.Struct, frozen=True):
+    """What an adopt_request asks (see `llmspell_kernel.jupyter.succession`)."""
 
-    in_s: float
-    reason: str
-    is_forced: bool
+    executions: tuple[str, ...]
 
 
 _encode = msgspec.json.Encoder().encode
@@ -74,9 +74,12 @@ def raise_descriptor_limit() -> int:
 
 
 class Link:
-    """One connection. `on_message` hears (kind, number of the request that it belongs to, content)."""
+    """One connection. `on_message` hears (kind, number of the request that it belongs to, content).
 
-    __slots__ = ("_encoder", "_loop", "_on_message", "_scheduled", "_session", "_sign", "_socket", "count")
+    `on_past` hears the same of what earlier controllers had asked, by the request's msg_id.
+    """
+
+    __slots__ = ("_encoder", "_loop", "_on_message", "_on_past", "_scheduled", "_session", "_sign", "_socket", "count")
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Link:
         connection: ConnectionInfo,
         loop: asyncio.AbstractEventLoop,
         on_message: Callable[[str, int, bytes], None],
+        on_past: Callable[[str, str, bytes], None],
     ) -> None:
         signer = Signer(connection.key.encode())
         self._sign = signer.sign
@@ -95,6 +99,7 @@ class Link:
         self._encoder = Encoder(signer, session=self._session, username="llmspell-fleet")
         self._loop = loop
         self._on_message = on_message
+        self._on_past = on_past
         self._scheduled = False
         self.count = 0
         """How many requests were sent; the last one's number."""
@@ -113,6 +118,10 @@ class Link:
     def run(self, content: RunContent) -> int:
         """Ask for an execution; returns the request's number."""
         return self._send("run_request", _encode(content))
+
+    def adopt(self, content: AdoptContent) -> int:
+        """Take over from an earlier controller; returns the request's number."""
+        return self._send("adopt_request", _encode(content))
 
     def _send(self, kind: str, content: bytes) -> int:
         frames = self._encoder.encode(kind, content, date=_DATE)
@@ -158,10 +167,12 @@ class Link:
         session, _, number = asked.rpartition("_")
         if session == self._session and number.isdecimal():
             self._on_message(kind, int(number), content)
+        else:
+            self._on_past(kind, asked, content)
 
-    def cull(self, content: CullContent) -> None:
-        """Have it end when it is not used until then; there is no answer."""
-        self._send("cull_request", _encode(content))
+    def keep(self) -> None:
+        """Say that the kernel is in use; there is no answer."""
+        self._send("keep_request", b"{}")
 
     def statistics(self) -> int:
         """Ask for statistics; returns the request's number."""

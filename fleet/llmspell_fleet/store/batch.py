@@ -8,7 +8,7 @@ from llmspell_fleet.model.kernel import Death, Kernel
 
 if TYPE_CHECKING:
     from llmspell_fleet.model.event import Event
-    from llmspell_fleet.store.records import Finished, Lease, TenantRecord, TokenRecord
+    from llmspell_fleet.store.records import Finished, Lease, Placed, TenantRecord, TokenRecord
 
 DEATHS_PER_KERNEL: Final = 20
 
@@ -20,7 +20,10 @@ class Batch:
     here besides belongs to their successors of the same name.
     """
 
-    __slots__ = ("deaths", "deleted_tenants", "events", "finished", "kernels", "leases", "notes", "tenants", "tokens")
+    __slots__ = (
+        *("deaths", "deleted_tenants", "events", "finished", "kernels", "leases", "notes", "placed", "tenants"),
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self.deleted_tenants: dict[TenantId, int] = {}
@@ -31,6 +34,7 @@ class Batch:
         self.tokens: dict[str, TokenRecord | None] = {}
         self.leases: dict[str, Lease | None] = {}
         self.events: list[Event] = []
+        self.placed: dict[str, Placed] = {}
         self.finished: dict[str, Finished | None] = {}
         self.notes: dict[str, str | None] = {}
         """What else a controller leaves for its successor, by name."""
@@ -45,6 +49,7 @@ class Batch:
             + len(self.tokens)
             + len(self.leases)
             + len(self.events)
+            + len(self.placed)
             + len(self.finished)
             + len(self.notes)
         )
@@ -91,5 +96,6 @@ class Batch:
         self.tokens.update(newer.tokens)
         self.leases.update(newer.leases)
         self.events.extend(newer.events)
+        self.placed.update(newer.placed)
         self.finished.update(newer.finished)
         self.notes.update(newer.notes)

@@ -18,7 +18,7 @@ from llmspell_fleet.model.event import Event
 from llmspell_fleet.store import reading, rows
 from llmspell_fleet.store.batch import Batch
 from llmspell_fleet.store.opening import roll_back
-from llmspell_fleet.store.records import Begun, Execution, Finished
+from llmspell_fleet.store.records import Begun, Execution, Finished, Placed
 from llmspell_fleet.store.rows import Row, Upsert, upsert_sql
 
 _logger = logging.getLogger("llmspell.fleet.store")
@@ -114,6 +114,8 @@ class Database:
         notes = ((f"note {name}", text) for name, text in batch.notes.items() if text is not None)
         self._upsert(rows.NOTES, notes, tuple)
         self._delete("executions", "id", (key for key, finished in batch.finished.items() if finished is None))
+        for placed in batch.placed.values():
+            self._place(placed)
         for finished in batch.finished.values():
             if finished is not None:
                 self._finish(finished)
@@ -160,6 +162,10 @@ class Database:
         if begin.key is None:
             return Begun(begin.id)
         first = reading.execution_of_key(self.connection, begin.tenant, begin.key)
+        if first is None:
+            # The one that had this key was abandoned in this very batch.
+            self._executions += self._upsert(rows.EXECUTIONS, [begin], rows.begun_row)
+            return Begun(begin.id)
         if first.id == begin.id:
             return Begun(begin.id)
         if first.sha256 == begin.sha256:
@@ -167,6 +173,12 @@ class Database:
         return ConflictError(
             f"the Idempotency-Key {begin.key[:100]!r} came with another request at {first.created_at}, and this one's "
             "body is different: send a new request with a new key"
+        )
+
+    def _place(self, placed: Placed) -> None:
+        self.connection.execute(
+            "UPDATE executions SET kernel_id = ?, incarnation = ?, after_ticket = ?, head = ? WHERE id = ?",
+            rows.placed_row(placed),
         )
 
     def _finish(self, finished: Finished) -> None:

@@ -64,10 +64,11 @@ def execution(connection: sqlite3.Connection, tenant: TenantId, execution_id: st
     return found[0] if found and found[0].tenant == tenant else None
 
 
-def execution_of_key(connection: sqlite3.Connection, tenant: TenantId, key: str) -> Execution:
-    """The one that has this key; there is one."""
+def execution_of_key(connection: sqlite3.Connection, tenant: TenantId, key: str) -> Execution | None:
+    """The one that has this key."""
     sql = f"{rows.SELECT_EXECUTIONS} WHERE tenant = ? AND key = ?"
-    return _all(connection, sql, rows.to_execution, tenant, key)[0]
+    found = _all(connection, sql, rows.to_execution, tenant, key)
+    return found[0] if found else None
 
 
 def pending_executions(connection: sqlite3.Connection) -> list[Execution]:

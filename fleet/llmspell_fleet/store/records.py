@@ -42,6 +42,18 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: str
 
 
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an execution is about to be sent. As long as there is none, it was sent to nobody."""
+
+    id: str
+    kernel_id: KernelId
+    incarnation: int
+    after_ticket: int
+    """Its ticket is higher: a kernel that has begun none beyond this one has not begun it."""
+    head: bytes
+    """How the body of its answer begins, before what the kernel says."""
+
+
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """An execution whose one outcome is recorded."""
 
@@ -52,6 +64,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """Of the request's body, in hexadecimal."""
     created_at: str
+    is_waited_for: bool = True
+    """Whether whoever asked waits for the answer, and asks again with its key if none comes."""
+    placed: Placed | None = None
+    """Where it was sent last, while it is pending."""
     status: ExecutionStatus = "pending"
     finished_at: str | None = None
     http_status: int | None = None

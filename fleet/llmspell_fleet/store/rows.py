@@ -9,7 +9,7 @@ from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death, Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import TenantSpec
-from llmspell_fleet.store.records import Execution, Finished, Lease, TenantRecord, TokenRecord
+from llmspell_fleet.store.records import Execution, Finished, Lease, Placed, TenantRecord, TokenRecord
 
 Row = tuple[Any, ...]
 
@@ -38,14 +38,15 @@ LEASES: Final = Upsert("leases", ("id", "tenant", "session", "kernel_id", "expir
 EVENTS: Final = Upsert("events", ("seq", "at", "type", "tenant", "kernel_id", "data"))
 PAST_TENANTS: Final = Upsert("past_tenants", ("tenant", "last_event"), "tenant")
 NOTES: Final = Upsert("meta", ("name", "value"), "name")
-EXECUTIONS: Final = Upsert("executions", ("id", "tenant", "key", "sha256", "created_at", "status"))
+EXECUTIONS: Final = Upsert("executions", ("id", "tenant", "key", "sha256", "created_at", "status", "is_waited_for"))
 
 SELECT_KERNELS: Final = (
     "SELECT spec, is_wanted, phase, incarnation, generation, pid, start_time, spawned_at, ready_at, started_at, "
     "crashes, last_death FROM kernels_desired JOIN kernels_observed USING (id) ORDER BY id"
 )
 SELECT_EXECUTIONS: Final = (
-    "SELECT id, tenant, key, sha256, created_at, status, finished_at, http_status, outcome FROM executions"
+    "SELECT id, tenant, key, sha256, created_at, status, finished_at, http_status, outcome, is_waited_for, kernel_id, "
+    "incarnation, after_ticket, head FROM executions"
 )
 
 
@@ -182,7 +183,13 @@ def begun_row(execution: Execution) -> Row:
         execution.sha256,
         execution.created_at,
         execution.status,
+        execution.is_waited_for,
     )
+
+
+def placed_row(placed: Placed) -> Row:
+    """For the update that records where an execution is sent."""
+    return placed.kernel_id, placed.incarnation, placed.after_ticket, placed.head, placed.id
 
 
 def finished_row(finished: Finished) -> Row:
@@ -203,4 +210,8 @@ def to_execution(row: Row) -> Execution:
         finished_at=row[6],
         http_status=row[7],
         outcome=row[8],
+        is_waited_for=bool(row[9]),
+        placed=None
+        if row[10] is None
+        else Placed(id=row[0], kernel_id=KernelId(row[10]), incarnation=row[11], after_ticket=row[12], head=row[13]),
     )

@@ -68,7 +68,16 @@ _VERSION_1: Final = (
     END""",
 )
 
-MIGRATIONS: Final = (_VERSION_1,)
+_VERSION_2: Final = (
+    # Where an execution went, so that a later controller can ask what became of it; see `records.Placed`.
+    "ALTER TABLE executions ADD COLUMN is_waited_for INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE executions ADD COLUMN kernel_id TEXT",
+    "ALTER TABLE executions ADD COLUMN incarnation INTEGER",
+    "ALTER TABLE executions ADD COLUMN after_ticket INTEGER",
+    "ALTER TABLE executions ADD COLUMN head BLOB",
+)
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 """The statements of step n lead from version n to n + 1. A released step never changes: add another."""
 
 VERSION: Final = len(MIGRATIONS)

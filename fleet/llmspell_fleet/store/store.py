@@ -19,7 +19,7 @@ from llmspell_fleet.store import lock, reading
 from llmspell_fleet.store.database import Database
 from llmspell_fleet.store.inbox import Inbox
 from llmspell_fleet.store.opening import WHAT, explain, open_database
-from llmspell_fleet.store.records import Begun, Execution, Finished, Lease, Loaded, TenantRecord, TokenRecord
+from llmspell_fleet.store.records import Begun, Execution, Finished, Lease, Loaded, Placed, TenantRecord, TokenRecord
 from llmspell_fleet.store.writer import Writer
 from llmspell_kernel.errors import RefusedError
 from llmspell_kernel.safe_files import ensure_directory
@@ -210,6 +210,12 @@ class Store:
             self._inbox.ring()
         answer: Begun | Execution = await future
         return answer
+
+    def place_execution(self, placed: Placed) -> None:
+        """Record where it is about to be sent; `flush` before it is."""
+        with self._inbox.lock:
+            self._inbox.waiting.batch.placed[placed.id] = placed
+            self._inbox.ring()
 
     def finish_execution(self, finished: Finished) -> None:
         """Record the outcome, which stays as it is: a second one changes nothing."""

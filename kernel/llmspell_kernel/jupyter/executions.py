@@ -85,8 +85,7 @@ class Executions:
         """Called between the pieces of one long text: others want to be heard meanwhile."""
         self.count = 0
         """The number of the last cell that was stored, as front ends show it."""
-        self.finished = 0
-        self.failed = 0
+        self.finished = self.failed = 0
         self.page: Callable[[Question], bytes] = lambda _question: b""
         """The payload that answers a cell which asks about a name."""
         self.symbols: list[bytes] = []
@@ -127,6 +126,10 @@ class Executions:
     def is_full(self) -> bool:
         """Whether reading more requests would let the line grow without bound."""
         return len(self._line) >= FULL_LINE or self._line_bytes >= FULL_LINE_BYTES
+
+    def runs(self) -> list[tuple[Message, Run, float]]:
+        """The runs in line, and when each began (monotonic, 0 = it has not)."""
+        return [(one.message, one.run, one.begun_at) for one in self._line if one.run is not None]
 
     # --- in ----------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ many callers: subscribing would cost it a second connection, and five messages t
 others see on IOPub is as for any execution.
 
 Content: `code`; `ticket`, a number that grows (see `runtime.progress`); `timeout_s`, counted from the arrival,
-waiting included, 0 = none; `stream`: send `run_output` messages (`{"name", "text"}` or `{"display": bundle}`) before
-the reply. `run_reply`: `status` ("ok", "error", "interrupted", "timeout"), `execution_count`, `stdout`, `stderr`,
-`result` (text or null), `data` (MIME bundle or null), `error` (`{"name", "message", "traceback"}` or null),
-`duration_s`, and `displays` (bundles) when there were any. Streamed text is not repeated in the reply.
+waiting included, 0 = none; `execution`, an id by which its reply may be asked for later (see `succession`), "" = none;
+`stream`: send `run_output` messages (`{"name", "text"}` or `{"display": bundle}`) before the reply. `run_reply`:
+`status` ("ok", "error", "interrupted", "timeout"), `execution_count`, `stdout`, `stderr`, `result` (text or null),
+`data` (MIME bundle or null), `error` (`{"name", "message", "traceback"}` or null), `duration_s`, and `displays`
+(bundles) when there were any. Streamed text is not repeated in the reply.
 """
 
 from collections.abc import Callable
@@ -30,18 +31,23 @@ class RunRequest(msgspec.Struct, gc=False):
     ticket: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     stream: bool = False
+    execution: str = ""
 
 
 class Run:
     """What one run has come to so far."""
 
-    __slots__ = ("_displays", "_send", "_text", "due", "ticket")
+    __slots__ = ("_displays", "_keep", "_send", "_text", "due", "execution", "ticket")
 
-    def __init__(self, request: RunRequest, now: float, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, request: RunRequest, now: float, send: Callable[[bytes], None], keep: Callable[["Run", bytes], None]
+    ) -> None:
         self.ticket = request.ticket
+        self.execution = request.execution
         self.due = now + request.timeout_s if request.timeout_s else 0.0
         """Monotonic time at which it must have ended; 0 = whenever it does."""
         self._send = send if request.stream else None
+        self._keep = keep
         self._text: dict[bytes, list[bytes]] = {}
         self._displays: list[bytes] = []
 
@@ -72,7 +78,10 @@ class Run:
             data = b'{"text/plain":%b}' % result
         displays = b',"displays":[%b]' % b",".join(self._displays) if self._displays else b""
         head = _HEAD % (outcome.status.encode(), count, self._joined(b"stdout"), self._joined(b"stderr"))
-        return head + _TAIL % (result, data, error, duration_s, displays)
+        content = head + _TAIL % (result, data, error, duration_s, displays)
+        if self.execution:
+            self._keep(self, content)
+        return content
 
     def _joined(self, name: bytes) -> bytes:
         pieces = self._text.get(name)

@@ -29,13 +29,14 @@ from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.input import Input
 from llmspell_kernel.jupyter.interrupts import Interrupts
 from llmspell_kernel.jupyter.iopub import IOPub
-from llmspell_kernel.jupyter.lifetime import CullRequest, Lifetime
+from llmspell_kernel.jupyter.lifetime import Lifetime
 from llmspell_kernel.jupyter.loop import Loop
 from llmspell_kernel.jupyter.replies import Replies
 from llmspell_kernel.jupyter.requests import Requests
 from llmspell_kernel.jupyter.runs import Run, RunRequest
 from llmspell_kernel.jupyter.snapshots import Snapshots
 from llmspell_kernel.jupyter.sockets import Sockets
+from llmspell_kernel.jupyter.succession import AdoptRequest, Succession
 from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.runtime.outbox import Outbox
 from llmspell_kernel.runtime.wakeup import Wakeup
@@ -55,7 +56,6 @@ ROW_S: Final = 0.050
 
 _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
 _decode_run = msgspec.json.Decoder(RunRequest).decode
-_decode_cull = msgspec.json.Decoder(CullRequest).decode
 _decode = msgspec.json.decode
 
 
@@ -95,6 +95,7 @@ class JupyterServer:
         self.clients = ClientRegistry(limits.max_clients)
         self._monitor = Monitor(sockets.context, sockets.shell)
         history = History()
+        self._succession = Succession()
         self.executions = Executions(
             worker,
             self.iopub,
@@ -144,7 +145,7 @@ class JupyterServer:
         loop.read(sockets.control, lambda: self._receive(sockets.control, self._on_control, READ_AT_ONCE))
         loop.read(self._subscriptions.socket, self.iopub.departed)
         loop.read(sockets.iopub, self.iopub.welcome)
-        loop.read(sockets.stdin, lambda: self._receive(sockets.stdin, self._on_input, READ_AT_ONCE))
+        loop.read(sockets.stdin, lambda: self._receive(sockets.stdin, self._input.answered, READ_AT_ONCE))
         loop.read(self._monitor.socket, self._on_departures)
         loop.read(sockets.shell, lambda: self._receive(sockets.shell, self._on_shell, READ_AT_ONCE))
 
@@ -210,13 +211,23 @@ class JupyterServer:
         elif header.msg_type == "execute_request":
             self._submit(message, _decode_execute(message.content_bytes))
         elif header.msg_type == "run_request":
+            if self._succession.is_past(header):
+                self._diagnostics.count("run_of_past_supervisor")
+                return
             request = _decode_run(message.content_bytes)
             run = Run(
-                request, time.monotonic(), lambda content: self._replies.send(shell, message, "run_output", content)
+                request,
+                time.monotonic(),
+                lambda content: self._replies.send(shell, message, "run_output", content),
+                self._succession.keep,
             )
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
-        elif header.msg_type == "cull_request":
-            self.lifetime.cull(_decode_cull(message.content_bytes))
+        elif header.msg_type == "adopt_request":
+            asked = _decode(message.content_bytes, type=AdoptRequest)
+            content = self._succession.take_over(header, asked, self.executions.runs())
+            self._replies.send(shell, message, "adopt_reply", content)
+        elif header.msg_type == "keep_request":
+            self.lifetime.used(time.monotonic())
         elif header.msg_type == "statistics_request":
             self._replies.send(shell, message, "statistics_reply", encode(self.statistics()))
         elif header.msg_type in self._requests.needs_symbols:
@@ -230,13 +241,6 @@ class JupyterServer:
                 self._requests.comm(message, comm)
         else:
             self._diagnostics.warn("message_unknown", f"shell: unknown message type {header.msg_type!r}")
-
-    def _on_input(self, message: Message, descriptor: int) -> None:
-        self.lifetime.used(time.monotonic())
-        self._input.answered(message, descriptor)
-
-    def _streamer(self, message: Message) -> Callable[[bytes], None]:
-        return lambda content: self._replies.send(self._sockets.shell, message, "run_output", content)
 
     def _submit(self, message: Message, request: ExecuteRequest, run: Run | None = None) -> None:
         self.executions.submit(message, request, run)

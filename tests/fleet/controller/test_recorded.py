@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.tenants import Tenant
 from llmspell_fleet.errors import ConflictError, NotFoundError, TooManyError, UnavailableError
-from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.views import Executed, ExecutionView
-from llmspell_fleet.store.records import Begun, Execution, TenantRecord
+from llmspell_fleet.store.records import Begun, Execution, Placed, TenantRecord
 from llmspell_fleet.store.store import Store
 from support.controllers import PATIENT, SPIN, Site, Start, begun, fleet_paths, kill, only, request, running
 from support.spawning import eventually
@@ -248,26 +248,32 @@ def stored(code: str, key: str | None, execution: str) -> Execution:
     return Execution(id=execution, tenant=TenantId("t"), key=key, sha256=body, created_at="2026-01-01T00:00:00.000000Z")
 
 
-async def test_what_a_dead_controller_left_pending_is_given_up_and_not_run_again() -> None:
+async def test_what_a_dead_controller_left_pending_is_run_again_only_if_it_was_sent_to_nobody() -> None:
     with fleet_paths() as paths:
         store = Store.open(paths.database)
         store.save_tenant(TenantRecord(spec=TenantSpec(id=TenantId("t")), created_at="2026-01-01T00:00:00.000000Z"))
-        for execution in (stored(COUNT, "k", "with-a-key"), stored(COUNT, None, "without")):
+        sent, unsent, unkeyed = (
+            stored(COUNT, "sent", "sent"),
+            stored(COUNT, "unsent", "unsent"),
+            stored(COUNT, None, "unkeyed"),
+        )
+        for execution in (sent, unsent, unkeyed):
             assert isinstance(await store.begin_execution(execution), Begun)
+        placed = Placed(id="sent", kernel_id=KernelId("gone"), incarnation=1, after_ticket=7, head=b"{")
+        store.place_execution(placed)
         store.close()
 
         async with running(paths) as site:
             tenant = site.controller.tenants.get(TenantId("t"))
-            again = await ask(site, tenant, COUNT, "k")
-
-            assert (again.status, again.is_replayed) == (502, True)
-            problem = json.loads(again.body)
+            lost = await ask(site, tenant, COUNT, "sent")
+            assert (lost.status, lost.is_replayed) == (502, True)
+            problem = json.loads(lost.body)
             assert (problem["status"], problem["title"]) == (502, "Outcome unknown")
-            assert "it is not run again" in problem["detail"]
-            for name in ("with-a-key", "without"):
-                view = await recorded(site).show(tenant.id, name)
-                assert (view.status, view.http_status, view.outcome is not None) == ("failed", 502, True)
-            assert (await site.execute(tenant, COUNT))["result"] == "1"
+            view = await recorded(site).show(tenant.id, "unkeyed")
+            assert (view.status, view.http_status, view.outcome is not None) == ("failed", 503, True)
+            again = await ask(site, tenant, COUNT, "unsent")
+            assert (again.status, again.is_replayed, json.loads(again.body)["result"]) == (200, False, "1")
+            assert (await site.execute(tenant, COUNT))["result"] == "2"
 
 
 async def test_what_runs_when_the_fleet_ends_has_an_outcome_too(controller: Start) -> None:

@@ -72,7 +72,14 @@ class Heard:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], info: ConnectionInfo) -> None:
         self.messages: list[tuple[str, int, bytes]] = []
-        self.link = Link(context, info, asyncio.get_running_loop(), lambda *heard: self.messages.append(heard))
+        self.past: list[tuple[str, str, bytes]] = []
+        self.link = Link(
+            context,
+            info,
+            asyncio.get_running_loop(),
+            lambda *heard: self.messages.append(heard),
+            lambda *past: self.past.append(past),
+        )
 
     async def until(self, count: int) -> None:
         await eventually(lambda: len(self.messages) >= count, f"{count} messages")
@@ -187,7 +194,7 @@ async def test_what_was_heard_may_close_the_link(context: zmq.Context[zmq.Socket
         heard.append(number)
         link.close()
 
-    link = Link(context, peer.info, asyncio.get_running_loop(), close)
+    link = Link(context, peer.info, asyncio.get_running_loop(), close, lambda *_past: None)
     link.run(RunContent("x", 1, 0, False))
     identity, parent = peer.receive()
     for _ in range(10):

@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 
 from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError
-from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.store import database
-from llmspell_fleet.store.records import Begun, Execution, Finished, TenantRecord
+from llmspell_fleet.store.records import Begun, Execution, Finished, Placed, TenantRecord
 from llmspell_fleet.store.store import Store
 
 A, B = TenantId("a"), TenantId("b")
@@ -258,3 +258,32 @@ async def test_the_bounds_are_counted_from_what_was_there_before(path: Path, mon
 
     assert kept == requests[-len(kept) :]
     assert len(kept) in (18, 19)
+
+
+@pytest.mark.asyncio
+async def test_where_one_was_sent_last_is_known_to_the_next_controller(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    execution, unsent = asked("k"), asked(None)
+    async with opened(path) as store:
+        for one in (execution, unsent):
+            assert isinstance(await store.begin_execution(one), Begun)
+        for incarnation in (1, 2):
+            store.place_execution(placed := placed_at(execution, incarnation))
+        await store.flush()
+    async with opened(path) as store:
+        assert {one.id: one.placed for one in store.pending_executions()} == {execution.id: placed, unsent.id: None}
+
+
+def placed_at(execution: Execution, incarnation: int) -> Placed:
+    return Placed(id=execution.id, kernel_id=KernelId("k"), incarnation=incarnation, after_ticket=2**40, head=b"{")
+
+
+@pytest.mark.asyncio
+async def test_a_key_that_is_abandoned_and_asked_for_in_one_batch_begins_anew(store: Store) -> None:
+    first, second = asked("k"), asked("k")
+    assert isinstance(await store.begin_execution(first), Begun)
+    store.abandon_execution(first.id)
+
+    assert await store.begin_execution(second) == Begun(second.id)
+
+    assert [one.id for one in store.pending_executions()] == [second.id]

@@ -24,7 +24,7 @@ class Sent(list[bytes]):
 
 def a_run(**request: Any) -> tuple[Run, Sent]:
     sent = Sent()
-    return Run(RunRequest("code", **request), 100.0, sent.append), sent
+    return Run(RunRequest("code", **request), 100.0, sent.append, lambda _run, _content: None), sent
 
 
 def reply(run: Run, outcome: Outcome, count: int = 3, duration_s: float = 0.25) -> Any:

@@ -32,6 +32,16 @@ def pool_options(command: _F) -> _F:
     for option in reversed(
         (
             click.option(
+                "--cull-busy/--keep-busy",
+                default=None,
+                help="Whether --idle-timeout ends a kernel that has run something for so long.",
+            ),
+            click.option(
+                "--cull-connected/--keep-connected",
+                default=None,
+                help="Whether --idle-timeout ends a kernel that clients are connected to, or have lent.",
+            ),
+            click.option(
                 "--autoscale",
                 "autoscale",
                 metavar="MIN..MAX",
@@ -45,7 +55,7 @@ def pool_options(command: _F) -> _F:
 
 def pool_members(given: dict[str, Any]) -> dict[str, Any]:
     """Take the options of `pool_options` out of `given`; the members of a `TenantChange` that they come to."""
-    members = {}
+    members = {name: given.pop(name) for name in ("cull_busy", "cull_connected")}
     text = given.pop("autoscale")
     if text is not None:
         members["autoscale"] = autoscale(text)

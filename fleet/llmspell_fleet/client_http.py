@@ -15,6 +15,7 @@ from llmspell_fleet.errors import (
     ConflictError,
     FleetError,
     ForbiddenError,
+    GoneError,
     KernelDiedError,
     NotFoundError,
     TooManyError,
@@ -175,6 +176,8 @@ def error_of(problem: Problem, *, retry_after: str | None = None) -> FleetError:
         return TooManyError(detail, retry_after_s=wait_s)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return UnavailableError(detail, retry_after_s=wait_s)
+    if status == HTTPStatus.GONE:
+        return GoneError(detail, None if problem.death is msgspec.UNSET else problem.death)
     if problem.death is not msgspec.UNSET:
         return KernelDiedError(detail, problem.death)
     error = FleetError(detail)

@@ -103,6 +103,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of tenant `default`, and what other tenants' requests leave out."""
     idle_timeout_s: float = 0.0
     """Of tenant `default`; 0 = never culled."""
+    cull_busy: bool = False
+    cull_connected: bool = False
     autoscale: Autoscale | None = None
     """Of tenant `default`; None = it has `startup_kernels`."""
     monitoring_interval_s: float = 30.0
@@ -186,6 +188,8 @@ def fleet_config(file: FleetFile) -> FleetConfig:
         resource_quotas=file.multi_tenant.resource_quotas,
         limits=config_tables.limits_of(file.limits),
         idle_timeout_s=file.limits.idle_timeout_s,
+        cull_busy=file.limits.cull_busy,
+        cull_connected=file.limits.cull_connected,
         autoscale=config_tables.autoscale_of(fleet.autoscale),
         monitoring_interval_s=file.monitoring.interval,
         notices=tuple(notices_for(file)),

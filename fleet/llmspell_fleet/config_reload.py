@@ -27,6 +27,8 @@ _AT_ONCE = {
     "resource_quotas": "[multi_tenant] resource_quotas",
     **{f"limits.{name}": f"[limits] {name}" for name in Limits.__struct_fields__},
     "idle_timeout_s": "[limits] idle_timeout_s",
+    "cull_busy": "[limits] cull_busy",
+    "cull_connected": "[limits] cull_connected",
     "autoscale": "[fleet.autoscale]",
     "monitoring_interval_s": "[monitoring] interval",
     "allowed_hosts": "[security] allowed_hosts",

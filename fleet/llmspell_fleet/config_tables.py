@@ -155,6 +155,8 @@ class LimitsTable(msgspec.Struct, frozen=True, kw_only=True):
     max_executions: Executions = _DEFAULTS.max_executions
     executions_per_s: Rate = _DEFAULTS.executions_per_s
     idle_timeout_s: Duration = 0
+    cull_busy: bool = False
+    cull_connected: bool = False
     max_memory_mb: Amount | None = None
     max_cpu_percent: Percent | None = None
     max_message_size: Size | None = None

@@ -47,6 +47,17 @@ class ConflictError(FleetError, RefusedError):
     title = "Conflict"
 
 
+class GoneError(FleetError):
+    """It was there, and has ended for good."""
+
+    status = 410
+    title = "Gone"
+
+    def __init__(self, message: str, death: Death | None) -> None:
+        super().__init__(message)
+        self.death = death
+
+
 class CodeTooLargeError(FleetError):
     """The code does not fit into the largest message that its kernel takes."""
 

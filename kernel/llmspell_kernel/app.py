@@ -298,6 +298,7 @@ class Kernel:
             "executions": executions.finished,
             "failed": executions.failed,
             "waiting": executions.waiting,
+            "idle_s": round(self._server.lifetime.idle_s(time.monotonic()), 3),
             "clients": [
                 {
                     "session": c.session,

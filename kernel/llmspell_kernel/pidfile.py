@@ -108,7 +108,7 @@ def claim(path: str, *, lock_path: str, connection_file: str = "", replaces_dama
     something else raises DamagedPidFileError, unless `replaces_damaged`: for paths that are nobody's but ours.
     """
     record = own_record(connection_file)
-    with open(os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "rb") as lock:
+    with open(_lock(lock_path), "rb") as lock:
         # Held only while looking and writing, so waiting here is waiting for another's microseconds.
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -124,6 +124,13 @@ def claim(path: str, *, lock_path: str, connection_file: str = "", replaces_dama
         text = f"{record.pid}\n{record.start_time}\n{connection_file}\n"
         write_private(path, os.fsencode(text), what="pid file")
     return record
+
+
+def _lock(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise RefusedError(f"the lock file {path} cannot be opened for writing: {error.strerror}") from error
 
 
 def release(path: str) -> None:

@@ -313,6 +313,30 @@ def test_an_unused_one_ends_as_idle(home: KernelHome) -> None:
     assert supervised.kernel.wait() == Ending.IDLE
 
 
+def test_one_that_is_culled_says_so_and_ends_as_idle(supervised: Supervised, runner: Runner) -> None:
+    with Client(supervised.kernel.connection, checks=False) as client:
+        runner.ask("cull_request", {"in_s": 0.2, "reason": "nobody came"})
+        client.until(lambda: any(m["msg_type"] == "kernel_culling" for m in client.unasked), "the news")
+
+    (news,) = (m["content"] for m in client.unasked if m["msg_type"] == "kernel_culling")
+    assert news == {"in_s": 0.2, "reason": "nobody came"}
+    assert supervised.kernel.wait() == Ending.IDLE
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_what_is_used_until_then_stays_unless_it_is_forced(
+    supervised: Supervised, runner: Runner, is_forced: bool
+) -> None:
+    running = runner.send(LOOP, ticket=1, timeout_s=1.0)
+    runner.ask("cull_request", {"in_s": 0.3, "is_forced": is_forced})
+
+    assert runner.reply(running)["status"] == ("interrupted" if is_forced else "timeout")
+    if is_forced:
+        assert supervised.kernel.wait() == Ending.IDLE
+    else:
+        assert runner.run("return 'here'", ticket=2)["result"] == "here"
+
+
 def test_runs_keep_a_kernel_from_being_idle(home: KernelHome) -> None:
     supervised = Supervised(home, limits={"idle_timeout_s": 0.5})
     with supervised.connect() as runner:

@@ -11,7 +11,9 @@ from llmspell_fleet.config import DeclaredKernel, FleetConfig
 from llmspell_fleet.controller.adoption import Adoption
 from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
+from llmspell_fleet.controller.culling import Culling
 from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
@@ -87,7 +89,10 @@ class Controller:
         )
         recorded = Recorded(self.executions, self._store, self.background)
         self._recorded = recorded
-        self.leases = Leases(self.tenants, self._store, ttl_s=config.lease_ttl_s, later=self.background.run)
+        self.ended = Ended()
+        self.leases = Leases(self.tenants, self._store, self.ended, ttl_s=config.lease_ttl_s, later=self.background.run)
+        self.tenants.watchers.append(self.leases.kernel_changed)
+        self.culling = Culling(self.supervisor, self.background)
         self.autoscaling = Autoscaling(self.tenants, self.events)
         self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
         self.health = Health(
@@ -106,6 +111,7 @@ class Controller:
             recorded=recorded,
             leases=self.leases,
             rolls=self.rolls,
+            ended=self.ended,
             events=self.events,
             tokens=self.tokens,
             store=self._store,
@@ -137,6 +143,7 @@ class Controller:
         self.leases.restore(loaded.leases)
         self.background.run(self.sampling.run())
         self.background.run(self.autoscaling.run())
+        self.background.run(self.culling.run())
         data: dict[str, object] = {"adopted": adopted, "kernels": len(self.supervisor)}
         self.events.emit("fleet.started", data=data)
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
@@ -248,6 +255,8 @@ def _default_spec(config: FleetConfig) -> TenantSpec:
         limits=config.limits,
         isolation_level=config.isolation_level,
         idle_timeout_s=config.idle_timeout_s,
+        cull_busy=config.cull_busy,
+        cull_connected=config.cull_connected,
     )
 
 

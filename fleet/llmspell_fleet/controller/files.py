@@ -10,7 +10,9 @@ from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.spawner.spawner import Process
+from llmspell_kernel import pidfile
 from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.safe_files import ensure_directory, remove_unfinished
 from llmspell_kernel.zygote.protocol import StartKernel
 
@@ -29,6 +31,17 @@ def make_kernel_dir(paths: FleetPaths, kernel: KernelId) -> None:
     """The private folder of its sockets, output and progress; and that of its log."""
     for path in (paths.kernel_dir(kernel), os.path.dirname(paths.kernel_log(kernel))):
         ensure_directory(path)
+    _remove_unreadable(os.path.join(paths.runtime, f"kernel-{kernel}.pid"))
+
+
+def _remove_unreadable(pid_file: str) -> None:
+    """A kernel refuses to start over a pid file that nobody can read; and it has no process, or none would start."""
+    try:
+        pidfile.read(pid_file)
+    except FileNotFoundError:
+        return
+    except LlmspellError:
+        os.unlink(pid_file)
 
 
 def start_request(

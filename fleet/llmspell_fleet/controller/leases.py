@@ -3,32 +3,21 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from llmspell_fleet.controller.culling import Told
 from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.errors import NotFoundError
 from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.kernel import Kernel, Phase
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS
 from llmspell_fleet.store.records import Lease
 from llmspell_fleet.store.store import Store
-
-NO_TIMEOUT_S: Final = 60.0
-"""How soon it is looked again whether a lent kernel has an idle timeout, when it has none."""
-
-
-class _Statistics(msgspec.Struct):
-    """What of a kernel's statistics tells of its clients."""
-
-    class Client(msgspec.Struct):
-        """One of them."""
-
-        username: str
-        idle_s: float
-
-    clients: list[Client]
 
 
 class _Held(msgspec.Struct):
@@ -43,11 +32,18 @@ class Leases:
     """All leases. Belongs to the event loop."""
 
     def __init__(
-        self, tenants: Tenants, store: Store, *, ttl_s: float, later: Callable[[Coroutine[Any, Any, None]], object]
+        self,
+        tenants: Tenants,
+        store: Store,
+        ended: Ended,
+        *,
+        ttl_s: float,
+        later: Callable[[Coroutine[Any, Any, None]], object],
     ):
         self._loop = asyncio.get_running_loop()
         self._tenants = tenants
         self._store = store
+        self._ended = ended
         self.ttl_s = ttl_s
         self._later = later
         """Runs a coroutine in the background."""
@@ -77,20 +73,12 @@ class Leases:
         entry.leases += 1
         timer = self._loop.call_later(ttl_s, self._expire, lease.id)
         self._held[lease.id] = _Held(lease, ttl_s, timer)
-        self._keep(lease.id, entry)
-
-    def _keep(self, lease: str, entry: Entry) -> None:
-        """A kernel that is lent is not culled: it ends by itself when unused, and is told in time that it is used."""
-        if lease not in self._held:
-            return
-        if entry.channel is not None:
-            entry.channel.keep()
-        idle_timeout_s = entry.kernel.spec.idle_timeout_s
-        self._loop.call_later(idle_timeout_s / 3 or NO_TIMEOUT_S, self._keep, lease, entry)
 
     def get(self, lease: str, tenant: TenantId | None) -> Lease:
         """One that holds; NotFoundError, also when it is another tenant's."""
         held = self._held.get(lease)
+        if held is None:
+            self._ended.check_lease(lease, tenant)
         if held is None or (tenant is not None and held.lease.tenant != tenant):
             raise NotFoundError("there is no such lease: it has ended, or never was; ask for a connection again")
         return held.lease
@@ -120,6 +108,17 @@ class Leases:
             if entry is not None:
                 entry.leases -= 1
                 owner.pool.add_load(entry.id, -1)
+
+    def kernel_changed(self, entry: Entry, _was: Kernel) -> None:
+        """A kernel's record was replaced. One that was culled, or has left, is lent no more."""
+        kernel, death = entry.kernel, entry.kernel.last_death
+        if kernel.phase in HAS_PROCESS or (kernel.is_wanted and kernel.phase is not Phase.STOPPED):
+            return
+        if not kernel.is_wanted:
+            self._ended.kernel_ended(kernel.spec, death)
+        for held in [held for held in self._held.values() if held.lease.kernel_id == entry.id]:
+            self._ended.lease_ended(held.lease.id, held.lease.session, kernel.spec, death)
+            self.end(held.lease.id, None)
 
     def _expire(self, lease: str) -> None:
         """Its time is over; unless its kernel was used meanwhile, which renews it."""
@@ -162,8 +161,7 @@ async def _is_used(entry: Entry, within_s: float) -> bool:
         return False
     try:
         async with asyncio.timeout(1.0):
-            told = msgspec.json.decode(await entry.channel.statistics(), type=_Statistics)
+            told = msgspec.json.decode(await entry.channel.statistics(), type=Told)
     except (TimeoutError, ConnectionError, msgspec.DecodeError):
         return False
-    clients = [client for client in told.clients if client.username != "llmspell-fleet"]
-    return any(client.idle_s < within_s for client in clients)
+    return any(client.idle_s < within_s for client in told.others())

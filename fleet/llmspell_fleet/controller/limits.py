@@ -22,7 +22,7 @@ def kernel_limits(spec: KernelSpec) -> KernelLimits:
         output_bytes=limits.output_bytes,
         max_clients=limits.max_clients + 1,  # the controller is one
         max_message_size=limits.max_message_bytes,
-        idle_timeout_s=spec.idle_timeout_s,
+        idle_timeout_s=0.0,  # the fleet culls (`policy.cull`): it knows of leases, and asks the kernel for the rest
     )
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
@@ -54,6 +55,7 @@ class Parts(msgspec.Struct, frozen=True):
     recorded: Recorded
     leases: Leases
     rolls: Rolls
+    ended: Ended
     events: Events
     tokens: Tokens
     store: Store
@@ -167,6 +169,7 @@ class Provisioning:
         self._of.events.emit("tenant.deleted", tenant)
         await self._of.tenants.remove(found)
         self._of.events.forget(tenant)
+        self._of.ended.forget(tenant)
         self._of.metrics.forget_tenant(tenant)
         await self._recorded()
 
@@ -206,6 +209,7 @@ class Provisioning:
     def _entry(self, kernel: KernelId, tenant: TenantId | None) -> Entry:
         entry = self._of.supervisor.get(kernel)
         if entry is None or (tenant is not None and entry.tenant != tenant):
+            self._of.ended.check_kernel(kernel, tenant)
             raise NotFoundError(f"there is no kernel {kernel[:64]!r}")
         return entry
 

@@ -57,6 +57,8 @@ class Service(Pools):
     async def lease(self, tenant: TenantId, session: str | None) -> ConnectionView:
         """Lend a kernel (Fleet)."""
         found = self._of.tenants.get(tenant)
+        if session is not None:
+            self._of.ended.check_session(tenant, session)
         limit_s = found.spec.limits.execution_timeout_s
         due = self._loop.time() + (min(limit_s, 10.0) if limit_s else 10.0)
         entry, name = await self._of.executions.place(found, session, due)

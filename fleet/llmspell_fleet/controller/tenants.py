@@ -150,6 +150,8 @@ class Tenants:
         """What this machine's descriptors allow."""
         self.on_change: Callable[[Tenant], None] = lambda _tenant: None
         """Called after a kernel of a tenant changed, from within that change."""
+        self.watchers: list[Callable[[Entry, Kernel], None]] = []
+        """Called with an entry and its record before, each time that the record was replaced while the fleet works."""
         supervisor.on_change = self._changed
 
     def __iter__(self) -> Iterator[Tenant]:
@@ -206,6 +208,8 @@ class Tenants:
                 limits=spec.limits,
                 isolation_level=spec.isolation_level,
                 idle_timeout_s=spec.idle_timeout_s,
+                cull_busy=spec.cull_busy,
+                cull_connected=spec.cull_connected,
             )
             if changed != entry.kernel.spec:
                 self._supervisor.change_spec(entry, changed)
@@ -248,6 +252,8 @@ class Tenants:
             limits=tenant.spec.limits,
             isolation_level=tenant.spec.isolation_level,
             idle_timeout_s=tenant.spec.idle_timeout_s,
+            cull_busy=tenant.spec.cull_busy,
+            cull_connected=tenant.spec.cull_connected,
             labels=dict(labels or {}),
         )
 
@@ -264,6 +270,9 @@ class Tenants:
 
     def _changed(self, entry: Entry, was: Kernel) -> None:
         """A kernel's record was replaced."""
+        if not self._supervisor.is_closing:
+            for watch in self.watchers:
+                watch(entry, was)
         tenant = self._tenants.get(entry.tenant)
         if tenant is None or entry.id not in tenant.entries:
             return

@@ -50,6 +50,8 @@ def tenant_view(tenant: Tenant, usages: Mapping[KernelId, ProcessUsage], now: fl
         limits=spec.limits,
         isolation_level=spec.isolation_level,
         idle_timeout_s=spec.idle_timeout_s,
+        cull_busy=spec.cull_busy,
+        cull_connected=spec.cull_connected,
         autoscale=spec.autoscale,
         created_at=tenant.record.created_at,
         kernels=[

@@ -28,6 +28,7 @@ EventType = Literal[
     "kernel.interrupted",
     "kernel.suspended",
     "kernel.resumed",
+    "kernel.culling",
     "limit.unenforced",
 ]
 

@@ -112,6 +112,8 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     isolation_level: IsolationLevel = "process"
     idle_timeout_s: float = 0.0
+    cull_busy: bool = False
+    cull_connected: bool = False
     spawner: Literal["zygote", "subprocess"] = "zygote"
     port: int | None = None
     """The shell port on 127.0.0.1, the other four are found; None = unix sockets."""

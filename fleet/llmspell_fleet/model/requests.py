@@ -44,6 +44,8 @@ class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Those that are not named are the fleet's own."""
     isolation_level: IsolationLevel | None = None
     idle_timeout_s: Seconds = 0.0
+    cull_busy: bool = False
+    cull_connected: bool = False
     labels: Labels = {}
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
     """How long to wait for all replicas to be READY before answering."""
@@ -59,6 +61,8 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     limits: LimitsChange | None = None
     isolation_level: IsolationLevel | None = None
     idle_timeout_s: Seconds | None = None
+    cull_busy: bool | None = None
+    cull_connected: bool | None = None
     labels: LabelsChange | None = None
     """Those that are not named stay; one that is "" goes."""
     autoscale: Autoscale | msgspec.UnsetType | None = msgspec.UNSET

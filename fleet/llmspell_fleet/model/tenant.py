@@ -68,6 +68,10 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     isolation_level: IsolationLevel = "process"
     idle_timeout_s: Seconds = 0.0
     """How long an unused kernel stays before it is culled; 0 = for ever."""
+    cull_busy: bool = False
+    """Whether one that runs something is unused since that began."""
+    cull_connected: bool = False
+    """Whether one is culled although clients are connected to it, or have it lent."""
     labels: Labels = {}
     """Its kernels have them too."""
     autoscale: Autoscale | None = None

@@ -85,6 +85,8 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     isolation_level: IsolationLevel
     idle_timeout_s: float
+    cull_busy: bool = False
+    cull_connected: bool = False
     autoscale: Autoscale | None = None
     created_at: str
     kernels: list[KernelView]

@@ -9,7 +9,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, RunningExecution
-from llmspell_fleet.router.link import AdoptContent, Link, RunContent
+from llmspell_fleet.router.link import AdoptContent, CullContent, Link, RunContent
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_kernel.connection import ConnectionInfo
 
@@ -229,9 +229,9 @@ class Channel:
             for sent, digest in (*past, *own)
         )
 
-    def keep(self) -> None:
-        """Tell it that somebody uses it, who may be silent."""
-        self._link.keep()
+    def cull(self, *, in_s: float, reason: str, is_forced: bool) -> None:
+        """Have it tell its clients that it is culled, and end `in_s` later unless it is used or that is forced."""
+        self._link.cull(CullContent(in_s, reason, is_forced))
 
     async def statistics(self) -> bytes:
         """What it has done and holds, as JSON; asked of the kernel itself. ConnectionError: it ended meanwhile."""

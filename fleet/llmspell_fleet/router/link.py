@@ -55,6 +55,14 @@ class AdoptContent(msgspec.Struct, frozen=True):
     executions: tuple[str, ...]
 
 
+class CullContent(msgspec.Struct, frozen=True, gc=False):
+    """What a cull_request asks (see `llmspell_kernel.jupyter.lifetime`)."""
+
+    in_s: float
+    reason: str
+    is_forced: bool
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -170,9 +178,9 @@ class Link:
         else:
             self._on_past(kind, asked, content)
 
-    def keep(self) -> None:
-        """Say that the kernel is in use; there is no answer."""
-        self._send("keep_request", b"{}")
+    def cull(self, content: CullContent) -> None:
+        """Have it end when it is not used until then; there is no answer."""
+        self._send("cull_request", _encode(content))
 
     def statistics(self) -> int:
         """Ask for statistics; returns the request's number."""

@@ -7,16 +7,19 @@ import os
 import signal
 from collections import deque
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.spawner.misbehaving import Misbehaviour
 from llmspell_fleet.spawner.spawner import Process, Spawner, SpawnerListener
+from llmspell_fleet.spawner.subprocess import SubprocessSpawner
 from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.zygote.confine import kernel_environment
 from llmspell_kernel.zygote.protocol import StartKernel
 
-Step = Literal["pass", "fail", "hang", "crash_early", "crash_late", "refuse"]
+Step = Literal["pass", "fail", "hang", "crash_early", "crash_late", "refuse"] | Misbehaviour
 """pass: as the real one does; fail: no process; hang: a process that never reports; crash_early: killed once it exists;
-crash_late: killed when it reports; refuse: says that it cannot serve, and is killed."""
+crash_late: killed when it reports; refuse: says that it cannot serve, and is killed. The rest: see `misbehaving`."""
 
 
 class ScriptedSpawner:
@@ -26,6 +29,11 @@ class ScriptedSpawner:
         self._real = real
         self.script: deque[Step] = deque(script)
         self._steps: dict[KernelId, Step] = {}
+        environ = kernel_environment(dict(os.environ))
+        self._misbehaving = {
+            how: SubprocessSpawner(environ, module=("llmspell_fleet.spawner.misbehaving", how))
+            for how in get_args(Misbehaviour)
+        }
         self._listener: SpawnerListener
 
     @property
@@ -37,6 +45,8 @@ class ScriptedSpawner:
         """Open the real one, and listen in its listener's place."""
         self._listener = listener
         await self._real.open(self)
+        for spawner in self._misbehaving.values():
+            await spawner.open(self)
 
     def start(self, request: StartKernel) -> None:
         """Play the next step."""
@@ -46,7 +56,7 @@ class ScriptedSpawner:
             self._listener.start_failed(kernel, "scripted: no process")
             return
         self._steps[kernel] = step
-        self._real.start(request)
+        self._misbehaving.get(step, self._real).start(request)
 
     def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:
         """As the real one."""
@@ -54,6 +64,8 @@ class ScriptedSpawner:
 
     async def close(self) -> None:
         """As the real one."""
+        for spawner in self._misbehaving.values():
+            await spawner.close()
         await self._real.close()
 
     # --- what the real one tells

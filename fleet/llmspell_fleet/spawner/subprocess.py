@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.processes import exit_status, find_process
@@ -16,10 +16,11 @@ from llmspell_kernel.zygote.protocol import Probed, StartKernel, encode
 
 
 class SubprocessSpawner:
-    """Starts kernels with `python -m llmspell_kernel.zygote --start`."""
+    """Starts kernels with `python -m llmspell_kernel.zygote --start`, or another module that takes its options."""
 
-    def __init__(self, environ: dict[str, str]) -> None:
+    def __init__(self, environ: dict[str, str], *, module: Sequence[str] = ("llmspell_kernel.zygote",)) -> None:
         self._environ = environ
+        self._module = module
         self.on_probed: Callable[[Probed], None] = lambda _probed: None
         """Hears what became of probes (`StartKernel.probe`); to be set before `open`. A fleet starts none."""
         self._loop: asyncio.AbstractEventLoop
@@ -52,7 +53,7 @@ class SubprocessSpawner:
             os.lseek(description, 0, os.SEEK_SET)
             child = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "llmspell_kernel.zygote"),
+                    *(sys.executable, "-P", "-m", *self._module),
                     *("--start", str(description), "--report", str(writer.fileno())),
                     *(OPTION, self._environ["LLMSPELL_RUNTIME_DIR"]),
                 ],

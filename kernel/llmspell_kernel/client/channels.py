@@ -104,10 +104,10 @@ class Channels:
                 continue
             try:
                 message = self._decoder.decode(frames)
-            except PeerError:
-                # Signed by nobody who has our key: not from our kernel, so not for us.
+                parent_id = "" if message.parent_bytes == b"{}" else _decode_header(message.parent_bytes).msg_id
+            except (PeerError, msgspec.DecodeError):
+                # Signed by nobody who has our key, or an answer to nothing that we could have asked: not for us.
                 continue
-            parent_id = "" if message.parent_bytes == b"{}" else _decode_header(message.parent_bytes).msg_id
             received.append(Received(channel, message.header.msg_type, parent_id, message))
 
 

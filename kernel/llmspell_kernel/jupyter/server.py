@@ -29,7 +29,7 @@ from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.input import Input
 from llmspell_kernel.jupyter.interrupts import Interrupts
 from llmspell_kernel.jupyter.iopub import IOPub
-from llmspell_kernel.jupyter.lifetime import Lifetime
+from llmspell_kernel.jupyter.lifetime import CullRequest, Lifetime
 from llmspell_kernel.jupyter.loop import Loop
 from llmspell_kernel.jupyter.replies import Replies
 from llmspell_kernel.jupyter.requests import Requests
@@ -56,6 +56,7 @@ ROW_S: Final = 0.050
 
 _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
 _decode_run = msgspec.json.Decoder(RunRequest).decode
+_decode_cull = msgspec.json.Decoder(CullRequest).decode
 _decode = msgspec.json.decode
 
 
@@ -145,7 +146,7 @@ class JupyterServer:
         loop.read(sockets.control, lambda: self._receive(sockets.control, self._on_control, READ_AT_ONCE))
         loop.read(self._subscriptions.socket, self.iopub.departed)
         loop.read(sockets.iopub, self.iopub.welcome)
-        loop.read(sockets.stdin, lambda: self._receive(sockets.stdin, self._input.answered, READ_AT_ONCE))
+        loop.read(sockets.stdin, lambda: self._receive(sockets.stdin, self._on_input, READ_AT_ONCE))
         loop.read(self._monitor.socket, self._on_departures)
         loop.read(sockets.shell, lambda: self._receive(sockets.shell, self._on_shell, READ_AT_ONCE))
 
@@ -222,12 +223,12 @@ class JupyterServer:
                 self._succession.keep,
             )
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
+        elif header.msg_type == "cull_request":
+            self.lifetime.cull(_decode_cull(message.content_bytes))
         elif header.msg_type == "adopt_request":
             asked = _decode(message.content_bytes, type=AdoptRequest)
             content = self._succession.take_over(header, asked, self.executions.runs())
             self._replies.send(shell, message, "adopt_reply", content)
-        elif header.msg_type == "keep_request":
-            self.lifetime.used(time.monotonic())
         elif header.msg_type == "statistics_request":
             self._replies.send(shell, message, "statistics_reply", encode(self.statistics()))
         elif header.msg_type in self._requests.needs_symbols:
@@ -241,6 +242,10 @@ class JupyterServer:
                 self._requests.comm(message, comm)
         else:
             self._diagnostics.warn("message_unknown", f"shell: unknown message type {header.msg_type!r}")
+
+    def _on_input(self, message: Message, descriptor: int) -> None:
+        self.lifetime.used(time.monotonic())
+        self._input.answered(message, descriptor)
 
     def _submit(self, message: Message, request: ExecuteRequest, run: Run | None = None) -> None:
         self.executions.submit(message, request, run)

@@ -10,7 +10,7 @@ import pytest
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.tenants import Tenant
-from llmspell_fleet.errors import NotFoundError
+from llmspell_fleet.errors import GoneError, NotFoundError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.store.records import Lease
@@ -209,16 +209,16 @@ async def test_a_lease_of_a_kernel_between_two_incarnations_ends_at_its_time(con
         await gone(leases)
 
 
-async def test_a_lease_of_a_kernel_that_left_ends_without_a_word(controller: Start) -> None:
+async def test_a_lease_of_a_kernel_that_left_ends_with_it(controller: Start) -> None:
     async with controller(lease_ttl_s=LONG_S) as site:
         tenant, leases = await site.tenant(), site.controller.leases
         lease = leases.grant(tenant, "mine", only(tenant))
         await site.controller.service.delete_kernel(only(tenant).id, None)
         await eventually(lambda: not tenant.entries, "its kernel has left")
 
-        leases.end(lease.id, tenant.id)
-
         assert not len(leases)
+        with pytest.raises(GoneError, match="was stopped"):
+            leases.end(lease.id, tenant.id)
 
 
 # --- restarts of the controller

@@ -1,5 +1,6 @@
 """Each step of a script goes wrong as it says, with a real process; afterwards all is well."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 
@@ -7,6 +8,8 @@ import pytest
 import pytest_asyncio
 
 from llmspell_fleet.spawner.scripted import ScriptedSpawner, Step
+from llmspell_kernel.client.kernel_client import KernelClient
+from llmspell_kernel.errors import NotRunningError
 from support.spawning import Spawning, has_ended, spawning
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -63,6 +66,29 @@ async def test_crashes_are_kills_of_real_processes(step: Step, site: Spawning) -
     assert has_ended(process)
     assert sorted(site.told.of(kernel)) == CRASHES[step]
     assert site.told.refusals.get(kernel) == ("scripted: it cannot serve" if step == "refuse" else None)
+
+
+async def test_what_never_binds_lives_and_says_nothing(site: Spawning) -> None:
+    script(site, "never_binds")
+    kernel = site.ask()
+    await site.told.until(lambda: kernel in site.told.processes, "its process")
+    await site.start()
+    await site.start()
+
+    assert site.told.of(kernel) == ["started"]
+    assert not has_ended(site.told.processes[kernel], 0)
+
+
+@pytest.mark.parametrize("step", ["never_answers", "answers_garbage"])
+async def test_what_only_says_that_it_serves_answers_no_client(step: Step, site: Spawning) -> None:
+    script(site, step)
+    process = await site.start()
+
+    with KernelClient(site.connection(process)) as client, pytest.raises(NotRunningError):
+        await asyncio.to_thread(client.connect, 0.5)
+    assert not has_ended(process, 0)
+    signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+    assert await site.status(process) == signal.SIGTERM
 
 
 async def test_steps_are_played_in_turn_and_then_all_pass(site: Spawning) -> None:

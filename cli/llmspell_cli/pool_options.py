@@ -42,6 +42,14 @@ def pool_options(command: _F) -> _F:
                 help="Whether --idle-timeout ends a kernel that clients are connected to, or have lent.",
             ),
             click.option(
+                "--warm",
+                type=click.Choice(["prefer", "require", "never"]),
+                help="Whether new kernels are ones that were READY before: if there are, always, or never.",
+            ),
+            click.option(
+                "--warm-size", type=click.IntRange(0), metavar="N", help="Keep so many kernels ready for this tenant."
+            ),
+            click.option(
                 "--autoscale",
                 "autoscale",
                 metavar="MIN..MAX",
@@ -55,7 +63,7 @@ def pool_options(command: _F) -> _F:
 
 def pool_members(given: dict[str, Any]) -> dict[str, Any]:
     """Take the options of `pool_options` out of `given`; the members of a `TenantChange` that they come to."""
-    members = {name: given.pop(name) for name in ("cull_busy", "cull_connected")}
+    members = {name: given.pop(name) for name in ("cull_busy", "cull_connected", "warm", "warm_size")}
     text = given.pop("autoscale")
     if text is not None:
         members["autoscale"] = autoscale(text)

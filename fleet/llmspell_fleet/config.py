@@ -12,7 +12,7 @@ import msgspec
 from llmspell_fleet import config_tables
 from llmspell_fleet.config_notices import degraded_by, notices_for
 from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
-from llmspell_fleet.model.pool import Autoscale
+from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.requests import LimitsChange
 from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
 from llmspell_fleet.policy.restart import RestartPolicy
@@ -105,6 +105,10 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of tenant `default`; 0 = never culled."""
     cull_busy: bool = False
     cull_connected: bool = False
+    warm: WarmUse = "prefer"
+    """Of tenant `default`: whether its new kernels are warm ones."""
+    warm_size: int = 0
+    """How many kernels of the default spec are kept warm."""
     autoscale: Autoscale | None = None
     """Of tenant `default`; None = it has `startup_kernels`."""
     monitoring_interval_s: float = 30.0
@@ -190,6 +194,8 @@ def fleet_config(file: FleetFile) -> FleetConfig:
         idle_timeout_s=file.limits.idle_timeout_s,
         cull_busy=file.limits.cull_busy,
         cull_connected=file.limits.cull_connected,
+        warm=fleet.warm.use,
+        warm_size=fleet.warm.size,
         autoscale=config_tables.autoscale_of(fleet.autoscale),
         monitoring_interval_s=file.monitoring.interval,
         notices=tuple(notices_for(file)),

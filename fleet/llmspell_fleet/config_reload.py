@@ -29,6 +29,8 @@ _AT_ONCE = {
     "idle_timeout_s": "[limits] idle_timeout_s",
     "cull_busy": "[limits] cull_busy",
     "cull_connected": "[limits] cull_connected",
+    "warm": "[fleet.warm] use",
+    "warm_size": "[fleet.warm] size",
     "autoscale": "[fleet.autoscale]",
     "monitoring_interval_s": "[monitoring] interval",
     "allowed_hosts": "[security] allowed_hosts",

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from llmspell_fleet.model.ids import NAME, is_name
-from llmspell_fleet.model.pool import Autoscale
+from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
@@ -84,6 +84,13 @@ class AutoscaleTable(msgspec.Struct, frozen=True, kw_only=True):
     down_after: Duration = 60
 
 
+class WarmTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[fleet.warm]``: kernels that are READY before anybody needs them."""
+
+    size: Count = 0
+    use: WarmUse = "prefer"
+
+
 class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[fleet]``."""
 
@@ -100,6 +107,7 @@ class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     kernels: list[FleetKernelTable] = []
     restart: RestartTable = RestartTable()
     autoscale: AutoscaleTable = AutoscaleTable()
+    warm: WarmTable = WarmTable()
 
 
 class LoadBalancingTable(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from llmspell_kernel.connection import (
 )
 from llmspell_kernel.diagnostics import LONGEST_TEXT, Diagnostics
 from llmspell_kernel.errors import LlmspellError, RefusedError
+from llmspell_kernel.jupyter.claims import Claim
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.heartbeat import Heartbeat
 from llmspell_kernel.jupyter.server import JupyterServer
@@ -114,6 +115,7 @@ class Kernel:
                 diagnostics=self._diagnostics,
             )
             self._server.statistics = self.statistics
+            self._server.claim = Claim(self.connection, self._path, options.log, self._diagnostics)
             self._server.interrupts.on_stuck = self._replace_stuck
             self._server.executions.on_broken = self._replace_broken
             self._heartbeat = Heartbeat(self._sockets.hb, self._server.loop)
@@ -298,6 +300,7 @@ class Kernel:
             "executions": executions.finished,
             "failed": executions.failed,
             "waiting": executions.waiting,
+            "claimed": self._server.claim.is_claimed,
             "idle_s": round(self._server.lifetime.idle_s(time.monotonic()), 3),
             "clients": [
                 {

@@ -9,6 +9,7 @@ from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command
 from llmspell_cli.options import output_option, selector_option
 from llmspell_cli.output import coloured, print_json, print_table, rounded_duration, rounded_size, shown_labels
+from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.views import HealthView, KernelView
 
@@ -16,6 +17,9 @@ _COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
 _SHOWN_ID = 12
 """Characters of a kernel's id in tables; commands take any beginning that only one id has."""
 _COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death", "labels")
+
+_WARM = "(warm)"
+"""In a tenant's place: it belongs to none yet."""
 
 _STATUS_EXAMPLES = """
 llmspell fleet status
@@ -104,7 +108,7 @@ def _cells(kernel: KernelView) -> tuple[str, ...]:
     return (
         kernel.id[:_SHOWN_ID],
         kernel.name,
-        kernel.tenant,
+        _WARM if kernel.tenant == WARM else kernel.tenant,
         kernel.phase,
         "" if kernel.pid is None else str(kernel.pid),
         str(kernel.restarts),

@@ -20,6 +20,7 @@ from llmspell_fleet.controller.strays import Remnants, end_all, remnants, remove
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.controller.unfinished import Unfinished
+from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.events import Adopted
@@ -77,7 +78,7 @@ class Adoption:
 
     def _take(self, stored: Kernel, found: Remnants) -> bool:
         """Whether a stored kernel has a process, which is taken over."""
-        if stored.spec.tenant not in self._tenants:
+        if stored.spec.tenant not in self._tenants and stored.spec.tenant != WARM:
             return False
         entry = self._tenants.adopt(_without_process(stored))
         process = self._process(stored, found)

@@ -28,7 +28,9 @@ from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.unfinished import Unfinished
+from llmspell_fleet.controller.warm import WarmPool
 from llmspell_fleet.errors import StoreError
+from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
 from llmspell_fleet.observe.metrics import Metrics
@@ -93,8 +95,10 @@ class Controller:
         self.leases = Leases(self.tenants, self._store, self.ended, ttl_s=config.lease_ttl_s, later=self.background.run)
         self.tenants.watchers.append(self.leases.kernel_changed)
         self.culling = Culling(self.supervisor, self.background)
+        self.warm = WarmPool(self.tenants, self.supervisor, self.metrics, self.background, _default_kernel(config))
         self.autoscaling = Autoscaling(self.tenants, self.events)
         self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
+        self.sampling.warm_phases, self.sampling.warm_wanted = self.warm.phases, lambda: self.warm.wanted
         self.health = Health(
             self.supervisor,
             self.tenants,
@@ -112,6 +116,7 @@ class Controller:
             leases=self.leases,
             rolls=self.rolls,
             ended=self.ended,
+            warm=self.warm,
             events=self.events,
             tokens=self.tokens,
             store=self._store,
@@ -144,6 +149,7 @@ class Controller:
         self.background.run(self.sampling.run())
         self.background.run(self.autoscaling.run())
         self.background.run(self.culling.run())
+        self.background.run(self.warm.run())
         data: dict[str, object] = {"adopted": adopted, "kernels": len(self.supervisor)}
         self.events.emit("fleet.started", data=data)
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
@@ -213,6 +219,7 @@ class Controller:
         self.executions.fails_over = config.failover_enabled
         self.executions.has_quotas = config.resource_quotas
         self.leases.ttl_s = config.lease_ttl_s
+        self.warm.size, self.warm.default = config.warm_size, _default_kernel(config)
         self.health.name = config.name
         self.health.degraded = config.degraded
         self.service.defaults = _defaults(config)
@@ -245,6 +252,11 @@ class Controller:
             _LOG.error("the last changes could not be recorded: %s", fault)
 
 
+def _default_kernel(config: FleetConfig) -> KernelSpec:
+    """What the fleet's own warm kernels are: as those of a tenant that asks for nothing else."""
+    return KernelSpec(id=KernelId(""), tenant=WARM, limits=config.limits, isolation_level=config.isolation_level)
+
+
 def _default_spec(config: FleetConfig) -> TenantSpec:
     autoscale = config.autoscale
     return TenantSpec(
@@ -257,6 +269,7 @@ def _default_spec(config: FleetConfig) -> TenantSpec:
         idle_timeout_s=config.idle_timeout_s,
         cull_busy=config.cull_busy,
         cull_connected=config.cull_connected,
+        warm=config.warm,
     )
 
 

@@ -24,9 +24,10 @@ from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.views import kernel_view, tenant_view
 from llmspell_fleet.controller.wanted import pool_members, require_fixed, scaled
+from llmspell_fleet.controller.warm import WarmPool
 from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError
-from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.kernel import Kernel, Phase
+from llmspell_fleet.model.ids import WARM, KernelId, TenantId
+from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.labels import changed as changed_labels
 from llmspell_fleet.model.requests import KernelRequest, LimitsChange, TenantChange, TenantRequest
 from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy, TenantSpec
@@ -56,6 +57,7 @@ class Parts(msgspec.Struct, frozen=True):
     leases: Leases
     rolls: Rolls
     ended: Ended
+    warm: WarmPool
     events: Events
     tokens: Tokens
     store: Store
@@ -109,7 +111,13 @@ class Provisioning:
             labels=request.labels,
             **pool_members(request),
         )
-        tenant = of.tenants.add(TenantRecord(spec=spec, created_at=date_now()))
+        record = TenantRecord(spec=spec, created_at=date_now())
+        if spec.warm == "require":
+            await of.warm.secure(of.tenants.new_spec(Tenant(record)), replicas, request.wait_s)
+            if tenant_id in of.tenants:
+                raise ConflictError(f"tenant {tenant_id} exists by now; PATCH changes it")
+            of.tenants.promise(replicas)
+        tenant = of.tenants.add(record)
         of.metrics.add_tenant(tenant_id)
         token = of.tokens.issue("tenant", tenant_id)
         of.events.emit("tenant.created", tenant_id, data={"replicas": spec.replicas})
@@ -130,7 +138,23 @@ class Provisioning:
         """Change what it should have (Fleet)."""
         self._require_store()
         found = self._of.tenants.get(tenant)
+        changed = self._with(found.spec, change)
+        if changed.warm == "require" and changed.replicas > found.spec.replicas:
+            fresh = self._of.tenants.new_spec(Tenant(replace(found.record, spec=changed)))
+            await self._of.warm.secure(fresh, changed.replicas - found.spec.replicas, change.wait_s)
+            found = self._of.tenants.get(tenant)
+            changed = self._with(found.spec, change)
         spec = found.spec
+        self._of.tenants.promise(found.beyond(changed.replicas))
+        if changed != spec:
+            self._of.tenants.change(found, changed)
+            self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
+            self._of.tenants.reconcile(found)
+        await self._recorded()
+        await self._until_ready(found, change.wait_s)
+        return self._view(found)
+
+    def _with(self, spec: TenantSpec, change: TenantChange) -> TenantSpec:
         changed = replace(
             spec,
             replicas=spec.replicas if change.replicas is None else change.replicas,
@@ -141,15 +165,7 @@ class Provisioning:
             labels=_labels_changed(spec.labels, change.labels),
             **pool_members(change),
         )
-        changed = scaled(changed, change)
-        self._of.tenants.promise(found.beyond(changed.replicas))
-        if changed != spec:
-            self._of.tenants.change(found, changed)
-            self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
-            self._of.tenants.reconcile(found)
-        await self._recorded()
-        await self._until_ready(found, change.wait_s)
-        return self._view(found)
+        return scaled(changed, change)
 
     def _require_store(self) -> None:
         """StoreError: what is asked for now could not be recorded, and would not outlive the controller."""
@@ -222,12 +238,16 @@ class Provisioning:
         if name and any(entry.kernel.spec.name == name for entry in tenant.entries.values()):
             raise ConflictError(f"tenant {tenant.id} has a kernel called {name} already")
         require_fixed(tenant.spec)
+        spec = of.tenants.new_spec(tenant, name=name, port=request.port, labels=request.labels)
+        if tenant.spec.warm == "require":
+            await of.warm.secure(spec, 1, request.wait_s)
+            tenant = of.tenants.get(request.tenant)
         of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1))
         of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
-        entry = of.tenants.adopt(
-            Kernel(spec=of.tenants.new_spec(tenant, name=name, port=request.port, labels=request.labels))
-        )
-        of.supervisor.apply(entry, StartAsked())
+        entry = of.tenants.add_kernel(tenant, spec)
+        assert entry is not None, "a warm one was secured in this step"
+        if entry.kernel.phase is Phase.PENDING:
+            of.supervisor.apply(entry, StartAsked())
         await self._recorded()
         await _settled(entry, request.wait_s)
         return self._kernel_view(entry)
@@ -236,6 +256,10 @@ class Provisioning:
         """End one (Fleet)."""
         self._require_store()
         entry = self._entry(kernel, tenant)
+        if entry.tenant == WARM:
+            self._of.supervisor.apply(entry, StopAsked())
+            await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
+            return
         owner = self._of.tenants.get(entry.tenant)
         if entry.kernel.is_wanted:
             autoscale = owner.spec.autoscale

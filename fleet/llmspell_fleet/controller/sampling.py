@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
@@ -15,6 +15,9 @@ from llmspell_fleet.observe.usage import ProcessUsage, UsageSampler, own_usage
 from llmspell_fleet.policy.lifecycle import shown
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.store.store import Store
+
+if TYPE_CHECKING:
+    from llmspell_fleet.model.kernel import Phase
 
 INTERVAL_S: Final = 2.0
 
@@ -35,6 +38,9 @@ class Sampling:
         self.request_finished = metrics.request_finished
         self.http_connections: Callable[[], int] = lambda: 0
         """Set once there is an HTTP server."""
+        self.warm_phases: Callable[[], Mapping[Phase, int]] = dict
+        self.warm_wanted: Callable[[], int] = lambda: 0
+        """Of the warm pool, once there is one."""
         self.usages: dict[KernelId, ProcessUsage] = {}
         """What each kernel used when it was last looked at."""
 
@@ -78,6 +84,8 @@ class Sampling:
                 )
                 for tenant in self._tenants
             ],
+            warm=self.warm_phases(),
+            warm_wanted=self.warm_wanted(),
             capacity=min(self._tenants.max_kernels, self._tenants.capacity),
             zmq_connections=self._supervisor.channels,
             http_connections=self.http_connections(),

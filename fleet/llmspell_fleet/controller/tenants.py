@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.errors import NotFoundError, TooManyError
-from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.ids import WARM, KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.views import RollView  # noqa: TC001 - so are all others
@@ -78,6 +78,11 @@ class Tenant:
         """Kernels that it was promised or has; the place of one that leaves is free when that is gone."""
         staying = self._staying
         return max(0 if self.is_leaving else self.spec.replicas + self.room, staying) + len(self.entries) - staying
+
+    @property
+    def lacking(self) -> int:
+        """Kernels that it should have and that were not begun."""
+        return 0 if self.is_leaving else max(0, self.spec.replicas + self.surge - self._staying)
 
     def beyond(self, replicas: int) -> int:
         """How many more `replicas` are than it was promised or keeps."""
@@ -152,6 +157,10 @@ class Tenants:
         """Called after a kernel of a tenant changed, from within that change."""
         self.watchers: list[Callable[[Entry, Kernel], None]] = []
         """Called with an entry and its record before, each time that the record was replaced while the fleet works."""
+        self.claim: Callable[[Tenant, KernelSpec], Entry | None] = lambda _tenant, _spec: None
+        """Gives a tenant a warm kernel, if there is one for that spec."""
+        self.adopt_warm: Callable[[Kernel], Entry] = supervisor.add
+        """Takes in a stored kernel of no tenant."""
         supervisor.on_change = self._changed
 
     def __iter__(self) -> Iterator[Tenant]:
@@ -216,11 +225,29 @@ class Tenants:
 
     def adopt(self, kernel: Kernel) -> Entry:
         """Take in a kernel of a tenant's: a new one, or one that was stored."""
-        tenant = self._tenants[kernel.spec.tenant]
+        if kernel.spec.tenant == WARM:
+            return self.adopt_warm(kernel)
         entry = self._supervisor.add(kernel)
+        self.take_in(self._tenants[kernel.spec.tenant], entry)
+        return entry
+
+    def take_in(self, tenant: Tenant, entry: Entry) -> None:
+        """A kernel is the tenant's from now on."""
         tenant.entries[entry.id] = entry
         tenant.pool.add(entry.id)
-        return entry
+        if entry.kernel.phase in TAKES_WORK:
+            tenant.pool.set_ready(entry.id, True)
+            tenant.wake()
+
+    def add_kernel(self, tenant: Tenant, spec: KernelSpec) -> Entry | None:
+        """One more: a warm one if there is one, else a new one, which is PENDING.
+
+        None = the tenant takes warm ones only, and there is none: `reconcile` is called again when there is.
+        """
+        claimed = self.claim(tenant, spec)
+        if claimed is not None or tenant.spec.warm == "require":
+            return claimed
+        return self.adopt(Kernel(spec=spec))
 
     def reconcile(self, tenant: Tenant) -> None:
         """Add or remove kernels until there are as many as there should be, and start those that wait to be.
@@ -235,7 +262,8 @@ class Tenants:
             entry = tenant.entries[kernel]
             self._supervisor.apply(entry, DrainAsked() if entry.load and not tenant.is_leaving else StopAsked())
         for _ in range(todo.add):
-            self.adopt(Kernel(spec=self.new_spec(tenant)))
+            if self.add_kernel(tenant, self.new_spec(tenant)) is None:
+                break
         for entry in list(tenant.entries.values()):
             if entry.kernel.is_wanted and entry.kernel.phase is Phase.PENDING:
                 self._supervisor.apply(entry, StartAsked())

@@ -52,6 +52,8 @@ def tenant_view(tenant: Tenant, usages: Mapping[KernelId, ProcessUsage], now: fl
         idle_timeout_s=spec.idle_timeout_s,
         cull_busy=spec.cull_busy,
         cull_connected=spec.cull_connected,
+        warm=spec.warm,
+        warm_size=spec.warm_size,
         autoscale=spec.autoscale,
         created_at=tenant.record.created_at,
         kernels=[

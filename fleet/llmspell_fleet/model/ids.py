@@ -9,6 +9,9 @@ KernelId = NewType("KernelId", str)
 TenantId = NewType("TenantId", str)
 """A name (`NAME`)."""
 
+WARM: Final = TenantId("_warm")
+"""Whose kernels are that belong to no tenant yet. No tenant can be called so."""
+
 NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)"
 """What tenants, kernels' names, sessions of leases and pools look like. ASCII only, so that no two look alike.
 

@@ -6,7 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
 from llmspell_fleet.model.labels import Labels, LabelsChange
-from llmspell_fleet.model.pool import Autoscale
+from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.tenant import Count, IsolationLevel, Limits, Seconds, Strategy
 
 Session = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -46,6 +46,8 @@ class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     idle_timeout_s: Seconds = 0.0
     cull_busy: bool = False
     cull_connected: bool = False
+    warm: WarmUse = "prefer"
+    warm_size: Count = 0
     labels: Labels = {}
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
     """How long to wait for all replicas to be READY before answering."""
@@ -63,6 +65,8 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle_timeout_s: Seconds | None = None
     cull_busy: bool | None = None
     cull_connected: bool | None = None
+    warm: WarmUse | None = None
+    warm_size: Count | None = None
     labels: LabelsChange | None = None
     """Those that are not named stay; one that is "" goes."""
     autoscale: Autoscale | msgspec.UnsetType | None = msgspec.UNSET

@@ -6,7 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
 from llmspell_fleet.model.labels import Labels
-from llmspell_fleet.model.pool import Autoscale
+from llmspell_fleet.model.pool import Autoscale, WarmUse
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -74,5 +74,9 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Whether one is culled although clients are connected to it, or have it lent."""
     labels: Labels = {}
     """Its kernels have them too."""
+    warm: WarmUse = "prefer"
+    """Whether new kernels are warm ones."""
+    warm_size: Count = 0
+    """How many warm kernels are kept for this tenant's spec, besides those of the fleet's own pool."""
     autoscale: Autoscale | None = None
     """None = `replicas` is what somebody asked for; else the fleet chooses it within these bounds."""

@@ -6,7 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
-from llmspell_fleet.model.pool import Autoscale
+from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy
 
 T = TypeVar("T")
@@ -87,6 +87,8 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_s: float
     cull_busy: bool = False
     cull_connected: bool = False
+    warm: WarmUse = "prefer"
+    warm_size: int = 0
     autoscale: Autoscale | None = None
     created_at: str
     kernels: list[KernelView]

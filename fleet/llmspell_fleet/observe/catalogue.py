@@ -11,6 +11,8 @@ START_BOUNDS_S = (0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1
 REQUEST_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 LAG_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
+CLAIM_BOUNDS_S = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1)
+
 _TENANT = ("tenant",)
 _KERNEL = ("tenant", "kernel_id")
 
@@ -53,6 +55,16 @@ class Catalogue:
             "Incarnations begun in the place of one that ended, by its cause.",
             ("tenant", "reason"),
         )
+        self.warm_claims = Counter(
+            "llmspell_warm_claims_total",
+            "New kernels of tenants that a warm kernel could have been: hit, miss, or timeout of who takes no other.",
+            ("tenant", "result"),
+        )
+        self.warm_claim_duration = Histogram(
+            "llmspell_warm_claim_duration_seconds",
+            "Time the controller took to give a warm kernel to a tenant.",
+            CLAIM_BOUNDS_S,
+        )
         self.http_requests = Counter(
             "llmspell_http_requests_total",
             "HTTP requests answered; the route is the template, never the path.",
@@ -74,6 +86,10 @@ class Catalogue:
         self.kernels_total = Readings("llmspell_kernels_total", "Kernels in any phase; may fall.", kind="untyped")
         self.kernels_active = Readings("llmspell_kernels_active", "Kernels that answer: READY, BUSY or DRAINING.")
         self.kernels_dead = Readings("llmspell_kernels_dead", "Kernels that died and are not back: BACKOFF or FAILED.")
+        self.warm_kernels = Readings(
+            "llmspell_warm_kernels", "Kernels of no tenant yet, by phase; READY ones can be claimed.", ("phase",)
+        )
+        self.warm_wanted = Readings("llmspell_warm_wanted", "Warm kernels that there should be.")
         self.kernel_capacity = Readings("llmspell_kernel_capacity", "How many kernels the fleet may hold.")
         self.tenants = Readings("llmspell_tenants", "Tenants.")
         self.executions_running = Readings(

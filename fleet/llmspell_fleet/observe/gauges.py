@@ -12,6 +12,7 @@ Series = dict[tuple[str, ...], float]
 """Values by their labels."""
 
 _ACTIVE = (Phase.READY, Phase.BUSY, Phase.DRAINING)
+_WARM = (Phase.PENDING, Phase.STARTING, Phase.READY, Phase.STOPPING, Phase.BACKOFF, Phase.FAILED)
 _DEAD = (Phase.BACKOFF, Phase.FAILED)
 
 
@@ -57,6 +58,8 @@ class Gauges:
         for kernel in snapshot.kernels:
             phases[self._label_of(kernel.tenant), kernel.phase.value] += 1
         of.kernels.replace(phases)
+        of.warm_kernels.replace({(phase.value,): snapshot.warm.get(phase, 0) for phase in _WARM})
+        of.warm_wanted.set(snapshot.warm_wanted)
         of.kernels_total.set(len(snapshot.kernels))
         of.kernels_active.set(sum(kernel.phase in _ACTIVE for kernel in snapshot.kernels))
         of.kernels_dead.set(sum(kernel.phase in _DEAD for kernel in snapshot.kernels))

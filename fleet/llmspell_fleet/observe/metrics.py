@@ -117,6 +117,12 @@ class Metrics(Collector):
         """An incarnation was begun in the place of one that ended by `cause`."""
         self._of.kernel_restarts.inc(self._tenants.get(tenant, OTHER), cause)
 
+    def warm_claimed(self, tenant: TenantId, result: str, seconds: float | None) -> None:
+        """A warm kernel was given to a tenant within `seconds`, or there was none (None)."""
+        self._of.warm_claims.inc(self._tenants.get(tenant, OTHER), result)
+        if seconds is not None:
+            self._of.warm_claim_duration.observe(seconds)
+
     def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
         """An HTTP request was answered. `route` is the template of its path, never the path itself."""
         label = self._routes.get(route) or self._admit_route(route)

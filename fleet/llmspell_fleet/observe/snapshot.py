@@ -1,6 +1,6 @@
 """What the controller hands over at each sampling sweep: the state that gauges show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -42,6 +42,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     kernels: Sequence[KernelSample]
     """All of them, oldest first: when there are too many, the first are shown one by one."""
     tenants: Sequence[TenantSample]
+    warm: Mapping[Phase, int] = {}
+    """Kernels of no tenant yet, which are among `kernels`."""
+    warm_wanted: int = 0
     capacity: int
     """How many kernels the fleet may hold, by its settings and by what the system gives."""
     zmq_connections: int

@@ -9,7 +9,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, RunningExecution
-from llmspell_fleet.router.link import AdoptContent, CullContent, Link, RunContent
+from llmspell_fleet.router.link import AdoptContent, ClaimContent, CullContent, Link, RunContent
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_kernel.connection import ConnectionInfo
 
@@ -228,6 +228,10 @@ class Channel:
             RunningExecution(id=sent.id, sha256=digest, running_s=round(now - sent.sent_at, 6))
             for sent, digest in (*past, *own)
         )
+
+    def claim(self, *, name: str, log_level: str) -> None:
+        """Tell it that it is somebody's now, and what it is called."""
+        self._link.claim(ClaimContent(name, log_level))
 
     def cull(self, *, in_s: float, reason: str, is_forced: bool) -> None:
         """Have it tell its clients that it is culled, and end `in_s` later unless it is used or that is forced."""

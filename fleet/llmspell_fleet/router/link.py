@@ -55,6 +55,13 @@ class AdoptContent(msgspec.Struct, frozen=True):
     executions: tuple[str, ...]
 
 
+class ClaimContent(msgspec.Struct, frozen=True, gc=False):
+    """What a claim_request says (see `llmspell_kernel.jupyter.claims`)."""
+
+    name: str
+    log_level: str
+
+
 class CullContent(msgspec.Struct, frozen=True, gc=False):
     """What a cull_request asks (see `llmspell_kernel.jupyter.lifetime`)."""
 
@@ -177,6 +184,10 @@ class Link:
             self._on_message(kind, int(number), content)
         else:
             self._on_past(kind, asked, content)
+
+    def claim(self, content: ClaimContent) -> None:
+        """Say that it is somebody's now; there is no answer."""
+        self._send("claim_request", _encode(content))
 
     def cull(self, content: CullContent) -> None:
         """Have it end when it is not used until then; there is no answer."""

@@ -13,6 +13,7 @@ import msgspec
 
 from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.errors import PeerError
+from llmspell_kernel.jupyter.claims import Claim, ClaimRequest
 from llmspell_kernel.jupyter.clients import ClientRegistry, Monitor
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.contents import (
@@ -38,6 +39,7 @@ from llmspell_kernel.jupyter.snapshots import Snapshots
 from llmspell_kernel.jupyter.sockets import Sockets
 from llmspell_kernel.jupyter.succession import AdoptRequest, Succession
 from llmspell_kernel.limits import KernelLimits
+from llmspell_kernel.options import LogOptions
 from llmspell_kernel.runtime.outbox import Outbox
 from llmspell_kernel.runtime.wakeup import Wakeup
 from llmspell_kernel.runtime.worker import Worker
@@ -56,6 +58,7 @@ ROW_S: Final = 0.050
 
 _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
 _decode_run = msgspec.json.Decoder(RunRequest).decode
+_decode_claim = msgspec.json.Decoder(ClaimRequest).decode
 _decode_cull = msgspec.json.Decoder(CullRequest).decode
 _decode = msgspec.json.decode
 
@@ -121,6 +124,8 @@ class JupyterServer:
         )
         self.statistics: Callable[[], dict[str, object]] = dict
         """What `statistics_request` is answered with: llmspell's own message, on control, for listings."""
+        self.claim = Claim(None, "", LogOptions(), diagnostics)
+        """Whether it is somebody's: set by who knows its file."""
         self._exchange = Exchange(
             self.loop,
             self.executions,
@@ -223,6 +228,9 @@ class JupyterServer:
                 self._succession.keep,
             )
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
+        elif header.msg_type == "claim_request":
+            self.lifetime.used(time.monotonic())
+            self.claim.accept(_decode_claim(message.content_bytes))
         elif header.msg_type == "cull_request":
             self.lifetime.cull(_decode_cull(message.content_bytes))
         elif header.msg_type == "adopt_request":

@@ -14,7 +14,7 @@ timed = trap 'printf "make %s: %s s\n" "$@" "$$SECONDS"' EXIT; set -eo pipefail;
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-integration test-jupyter test-browser faults soak check lint types format \
-	bench bench-smoke build clean lock
+	bench bench-smoke thousand build clean lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -65,11 +65,14 @@ types: setup ## mypy --strict
 format: setup ## rewrite the sources in the house style
 	@$(timed) $(BIN)/ruff check --fix .; $(BIN)/ruff format .
 
-bench: setup ## speed and memory of kernels and fleets beside their peers; about fifteen minutes
+bench: setup ## speed and memory of kernels and fleets beside their peers; about twenty minutes
 	@$(timed) $(BIN)/python -m bench
 
 bench-smoke: setup ## the same in short: shows that all of it runs
 	@$(timed) $(BIN)/python -m bench --smoke
+
+thousand: setup ## 1,000 kernels on this machine at once, all of them answering
+	@$(timed) $(BIN)/python -m bench --only fleet-thousand --system llmspell
 
 faults: setup ## fleets that are broken on purpose, for FAULTS_MINUTES (1.5) and some; nothing is lost or run twice
 	@$(timed) FAULTS_MINUTES=$(FAULTS_MINUTES) $(BIN)/pytest tests/faults -s

@@ -20,9 +20,11 @@ from bench import (
     computing,
     crowd,
     executing,
+    fleet_crowd,
     fleet_repairing,
     fleet_serving,
     fleet_starting,
+    fleet_surviving,
     machine,
     starting,
 )
@@ -50,10 +52,15 @@ KERNEL: dict[str, Measure] = {
 FLEET: dict[str, Measure] = {
     "fleet-up": fleet_starting.fleet_up,
     "fleet-start": fleet_starting.fleet_start,
+    "fleet-claim": fleet_starting.fleet_claim,
     "fleet-memory": fleet_starting.fleet_memory,
     "fleet-repair": fleet_repairing.fleet_repair,
     "fleet-execute": fleet_serving.fleet_execute,
     "fleet-children": fleet_repairing.fleet_children,
+    "fleet-survival": fleet_surviving.fleet_survival,
+    "fleet-change": fleet_surviving.fleet_change,
+    "fleet-many": fleet_crowd.fleet_many,
+    "fleet-thousand": fleet_crowd.fleet_thousand,
 }
 SECTIONS = {"kernel": KERNEL, "fleet": FLEET}
 FIGURES = {**KERNEL, **FLEET}

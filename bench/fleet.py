@@ -55,6 +55,14 @@ class Fleet:
         """What every request carries."""
         return {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
 
+    def metrics(self) -> dict[str, float]:
+        """What Prometheus would be told, by name and labels."""
+        self._connection.request("GET", "/metrics", headers=self.headers())
+        with self._connection.getresponse() as response:
+            lines = response.read().decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(number) for name, _, number in samples}
+
     def create_tenant(self, name: str, replicas: int, **members: object) -> list[Json]:
         """A tenant whose kernels are all READY; returns them."""
         body = {"id": name, "replicas": replicas, "wait_s": PATIENCE_S, **members}
@@ -121,21 +129,67 @@ class EventStream:
 @contextlib.contextmanager
 def running_fleet(directory: Path, *, kernels: int = 0, tables: Mapping[str, str] | None = None) -> Iterator[Fleet]:
     """Start `llmspell fleet up` with so many kernels of tenant `default`; it is ended on leaving."""
-    with fleet_home(directory, kernels=kernels, tables=tables) as home, home.log.open("wb") as log:
+    with restarted_fleet(directory, kernels=kernels, tables=tables) as running:
+        yield running.fleet
+
+
+class RestartedFleet:
+    """A fleet whose controller may be killed and started again."""
+
+    def __init__(self, home: "FleetHome") -> None:
+        self._home = home
+        self._begin()
+
+    def _begin(self) -> None:
         exec_at = time.perf_counter()
-        process = subprocess.Popen(
-            home.command("fleet", "up", "--foreground"),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=home.environ,
-            start_new_session=True,
-        )
+        self._process = self._home.start()
         try:
-            yield home.serving(process, exec_at)
+            self.fleet = self._home.serving(self._process, exec_at)
+        except BaseException:
+            self.end()
+            raise
+
+    def restart(self) -> Fleet:
+        """SIGKILL to the controller, and another one once it is gone; returns what serves then."""
+        self._process.kill()
+        self._process.wait()
+        self._begin()
+        return self.fleet
+
+    def configure(self, more: str) -> None:
+        """Add lines to the configuration file."""
+        with (self._home.path / "fleet.toml").open("a") as file:
+            file.write(more)
+
+    def kernels(self) -> set[int]:
+        """Processes of kernels that run, whoever knows of them."""
+        return proc.writing_below(self._home.path / "k")
+
+    def stop(self) -> None:
+        """End it as an operator does; returns when the controller has ended."""
+        self._process.terminate()
+        try:
+            self._process.wait(_END_WITHIN_S)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"expected the fleet to end within {_END_WITHIN_S:g} s") from error
+
+    def end(self) -> None:
+        """End it, and whatever is left of it."""
+        self._home.end(self._process.pid)
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def restarted_fleet(
+    directory: Path, *, kernels: int = 0, tables: Mapping[str, str] | None = None
+) -> Iterator[RestartedFleet]:
+    """Start `llmspell fleet up` as `running_fleet` does, in hands that can start it again."""
+    with fleet_home(directory, kernels=kernels, tables=tables) as home:
+        running = RestartedFleet(home)
+        try:
+            yield running
         finally:
-            home.end(process.pid)
-            process.wait()
+            running.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +209,24 @@ class FleetHome:
         options = ["--config", str(self.path / "fleet.toml"), "--port", "0"] if "up" in words else []
         return [sys.executable, "-m", "llmspell_cli", *words, *options]
 
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the controller, in the foreground of a session of its own."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command("fleet", "up", "--foreground"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environ,
+                start_new_session=True,
+            )
+
     def serving(self, process: subprocess.Popen[bytes], exec_at: float) -> Fleet:
         """The fleet of this process, once it says that it is ready."""
         file = self.path / "fleet.json"
         deadline = time.monotonic() + PATIENCE_S
-        while not file.exists():
+        # One that was killed has left its own.
+        while not file.exists() or json.loads(file.read_text())["pid"] != process.pid:
             if process.poll() is not None or time.monotonic() > deadline:
                 said = self.log.read_text(errors="replace").strip().splitlines()[-1:]
                 raise BenchError(f"expected a fleet that serves, its process is at {process.poll()} and said {said}")

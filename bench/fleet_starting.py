@@ -17,6 +17,8 @@ KIB = 1024
 _FEW, _MANY = 20, 200
 _DAEMON_LIMIT_S = 60.0
 _READY_S = 60.0
+_CALM_S = 0.05
+"""Between two claims: what was claimed is being replaced."""
 
 
 def fleet_up(run: Run) -> Figure:
@@ -140,6 +142,47 @@ def _ipykernels(run: Run, amount: int) -> float:
             if client.reply(client.shell, request, _READY_S) is None:
                 raise BenchError(f"expected all {amount} to answer, {kernel.last_words()}")
         return time.perf_counter() - started
+
+
+def fleet_claim(run: Run) -> Figure:
+    """A kernel that was ready before anybody needed it, beside one that is made when it is asked for."""
+    amount = run.amount(50, 5)
+    sheet = Sheet("fleet-claim", "A warm kernel claimed")
+    sheet.row("claim, inside the controller: mean", "ms", "lower", 1.0)
+    sheet.row("POST to a 201 that says READY p50", "ms", "lower")
+    sheet.row("POST to a 201 that says READY p95", "ms", "lower")
+    sheet.row("of the claims: hits", "%", "higher", 100.0)
+
+    def ours(_system: System) -> None:
+        with running_fleet(run.directory, tables={"fleet.warm": f"size = {amount}"}) as fleet:
+            _until_warm(fleet, amount)
+            fleet.create_tenant("claims", 0)
+            samples = []
+            for _ in range(amount // 2):
+                time.sleep(_CALM_S)
+                started = time.perf_counter()
+                kernel = fleet.ask("POST", "/v1/kernels", {"tenant": "claims"})
+                samples.append(time.perf_counter() - started)
+                if kernel["phase"] != "READY":
+                    raise BenchError(f"expected a kernel that is READY, it is {kernel['phase']}")
+            metrics = fleet.metrics()
+        claims = metrics["llmspell_warm_claim_duration_seconds_count"]
+        mean_s = metrics["llmspell_warm_claim_duration_seconds_sum"] / max(1.0, claims)
+        sheet.put(OURS, {"claim, inside the controller: mean": Reading(mean_s * 1e3)})
+        sheet.put(OURS, percentiles(samples, tail="p95", prefix="POST to a 201 that says READY "))
+        sheet.put(OURS, {"of the claims: hits": Reading(100 * claims / len(samples))})
+
+    run.attempt(sheet, OURS, ours)
+    sheet.notes.append("the pool is refilled meanwhile; `fleet-start` has what a kernel takes that is not warm")
+    return sheet.figure()
+
+
+def _until_warm(fleet: Fleet, amount: int) -> None:
+    deadline = time.monotonic() + _READY_S
+    while fleet.metrics().get('llmspell_warm_kernels{phase="READY"}', 0) < amount:
+        if time.monotonic() > deadline:
+            raise BenchError(f"expected {amount} warm kernels within {_READY_S:g} s")
+        time.sleep(_CALM_S)
 
 
 def fleet_memory(run: Run) -> Figure:

@@ -39,9 +39,13 @@ class Manager:
     environ: Mapping[str, str] = field(default_factory=dict)
     settle_s: float = 1.5
     """Before a kill: supervisor takes a child for started after a second, pm2 one that ends sooner for unstable."""
+    scale: Callable[[Path, Path, int], list[str]] = field(kw_only=True)
+    """Rewrites the configuration where that is the way to it, and returns the command that makes so many of them."""
+    reload: Callable[[Path, Path, int], list[str]] = field(kw_only=True)
+    """Adds a group to the configuration, and returns the command that has it read and nothing more."""
 
 
-def _circus(directory: Path, child: Path, amount: int) -> list[str]:
+def _circus(directory: Path, child: Path, amount: int, more: str = "") -> list[str]:
     file = directory / "circus.ini"
     file.write_text(
         f"""[circus]
@@ -51,12 +55,25 @@ pubsub_endpoint = ipc://{directory}/pubsub
 cmd = /bin/sh {child}
 numprocesses = {amount}
 copy_env = True
-"""
+{more}"""
     )
     return [sys.executable, "-m", "circus.circusd", str(file)]
 
 
-def _supervisor(directory: Path, child: Path, amount: int) -> list[str]:
+def _circusctl(directory: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "circus.circusctl", "--endpoint", f"ipc://{directory}/endpoint", *words]
+
+
+def _circus_scale(directory: Path, _child: Path, amount: int) -> list[str]:
+    return _circusctl(directory, "set", "child", "numprocesses", str(amount))
+
+
+def _circus_reload(directory: Path, child: Path, amount: int) -> list[str]:
+    _circus(directory, child, amount, f"[watcher:other]\ncmd = /bin/sh {_silent(directory)}\nnumprocesses = 1\n")
+    return _circusctl(directory, "reloadconfig")
+
+
+def _supervisor(directory: Path, child: Path, amount: int, more: str = "") -> list[str]:
     file = directory / "supervisord.conf"
     file.write_text(
         f"""[supervisord]
@@ -64,21 +81,68 @@ nodaemon = true
 logfile = {directory}/supervisord.log
 pidfile = {directory}/supervisord.pid
 childlogdir = {directory}
+[unix_http_server]
+file = {directory}/supervisor.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl = unix://{directory}/supervisor.sock
 [program:child]
 command = /bin/sh {child}
 process_name = child-%(process_num)d
 numprocs = {amount}
 autorestart = true
-"""
+{more}"""
     )
     return [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(file)]
 
 
-def _pm2(directory: Path, child: Path, amount: int) -> list[str]:
+def _supervisor_update(directory: Path) -> list[str]:
+    return [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(directory / "supervisord.conf"), "update"]
+
+
+def _supervisor_scale(directory: Path, child: Path, amount: int) -> list[str]:
+    _supervisor(directory, child, amount)
+    return _supervisor_update(directory)
+
+
+def _supervisor_reload(directory: Path, child: Path, amount: int) -> list[str]:
+    _supervisor(directory, child, amount, f"[program:other]\ncommand = /bin/sh {_silent(directory)}\n")
+    return _supervisor_update(directory)
+
+
+def _pm2(directory: Path, child: Path, amount: int, *more: tuple[str, Path]) -> list[str]:
     file = directory / "ecosystem.json"
-    app = {"name": "child", "script": str(child), "interpreter": "/bin/sh", "exec_mode": "fork", "instances": amount}
-    file.write_text(json.dumps({"apps": [{**app, "out_file": "/dev/null", "error_file": "/dev/null"}]}))
+    apps = [
+        {
+            "name": name,
+            "script": str(script),
+            "interpreter": "/bin/sh",
+            "exec_mode": "fork",
+            "instances": number,
+            "out_file": "/dev/null",
+            "error_file": "/dev/null",
+        }
+        for name, script, number in (("child", child, amount), *((name, script, 1) for name, script in more))
+    ]
+    file.write_text(json.dumps({"apps": apps}))
     return ["node", str(_PM2), "start", str(file)]
+
+
+def _pm2_scale(_directory: Path, _child: Path, amount: int) -> list[str]:
+    return ["node", str(_PM2), "scale", "child", str(amount)]
+
+
+def _pm2_reload(directory: Path, child: Path, amount: int) -> list[str]:
+    *_, file = _pm2(directory, child, amount, ("other", _silent(directory)))
+    return ["node", str(_PM2), "startOrReload", file]
+
+
+def _silent(directory: Path) -> Path:
+    """A child that is not one of those that are counted."""
+    script = directory / "other.sh"
+    script.write_text("exec sleep 1000000\n")
+    return script
 
 
 def _not_in_python(module: str) -> Callable[[bool], str | None]:
@@ -104,9 +168,11 @@ def _pm2_missing(is_short: bool) -> str | None:
     return None if _PM2.exists() else f"npm installed pm2 elsewhere than {_PM2}"
 
 
-CIRCUS = Manager("circus", _circus, _not_in_python("circus"))
-SUPERVISOR = Manager("supervisor", _supervisor, _not_in_python("supervisor"))
-PM2 = Manager("pm2", _pm2, _pm2_missing, {"PM2_DISABLE_VERSION_CHECK": "true"})
+CIRCUS = Manager("circus", _circus, _not_in_python("circus"), scale=_circus_scale, reload=_circus_reload)
+SUPERVISOR = Manager(
+    "supervisor", _supervisor, _not_in_python("supervisor"), scale=_supervisor_scale, reload=_supervisor_reload
+)
+PM2 = Manager("pm2", _pm2, _pm2_missing, {"PM2_DISABLE_VERSION_CHECK": "true"}, scale=_pm2_scale, reload=_pm2_reload)
 MANAGERS = (CIRCUS, SUPERVISOR, PM2)
 
 
@@ -119,12 +185,14 @@ def pm2_version() -> str | None:
 class Children:
     """A manager's children as they report themselves, by the pids that they write to a pipe as they begin."""
 
-    def __init__(self, reports: int, exec_at: float, mark: str) -> None:
-        self.exec_at = exec_at
+    def __init__(self, reports: int, mark: str, commands: "Commands") -> None:
+        self.exec_at = time.perf_counter()
         self.pids: list[int] = []
         self._reports = reports
         self._mark = mark
         self._rest = b""
+        self._commands = commands
+        commands.start()
 
     def wait(self, amount: int) -> float:
         """Read until `amount` more have begun; returns the instant of the last. The pipe wakes, nothing polls."""
@@ -147,9 +215,91 @@ class Children:
         self.pids = [pid for pid in self.pids if pid not in pids]
         return self.wait(len(pids)) - at
 
-    def manager_bytes(self) -> int:
-        """PSS of what is neither a child nor ended: the manager, with its daemon."""
-        return sum(proc.memory_bytes(pid, alone=True)["Pss"] for pid in proc.marked(self._mark) if pid not in self.pids)
+    def living(self) -> set[int]:
+        """Those that run now, whoever has started them."""
+        while select.select([self._reports], [], [], 0)[0]:
+            *lines, self._rest = (self._rest + os.read(self._reports, 65536)).split(b"\n")
+            self.pids += [int(line) for line in lines]
+        marked = set(proc.marked(self._mark))
+        return {pid for pid in self.pids if pid in marked}
+
+    def managed(self) -> set[int]:
+        """Those whose parent is the manager that runs now."""
+        living = self.living()
+        managers = set(proc.marked(self._mark)) - living
+        return {pid for pid in living if proc.parent(pid) in managers}
+
+    def kill_manager(self) -> None:
+        """SIGKILL to the manager and its daemon."""
+        living = self.living()
+        for pid in proc.marked(self._mark):
+            if pid not in living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                proc.wait_for_end(pid, _PATIENCE_S)
+
+    def start_again(self) -> None:
+        """With the same configuration."""
+        self._commands.start()
+
+    def scale(self, amount: int) -> None:
+        """Have so many of them."""
+        self._commands.run(self._commands.manager.scale, amount)
+
+    def reload(self, amount: int) -> None:
+        """Have a configuration read that names another group besides."""
+        self._commands.run(self._commands.manager.reload, amount)
+
+    def managers(self) -> list[int]:
+        """What is neither a child nor ended: the manager, with its daemon."""
+        return [pid for pid in proc.marked(self._mark) if pid not in self.pids]
+
+    def manager_bytes(self, kind: str = "Pss") -> int:
+        """Their memory, by Linux's name for its kind."""
+        return sum(proc.memory_bytes(pid, alone=True)[kind] for pid in self.managers())
+
+
+@dataclass(slots=True)
+class Commands:
+    """How one manager is started and told things, in a place of its own."""
+
+    manager: Manager
+    place: Path
+    child: Path
+    amount: int
+    environ: Mapping[str, str]
+    started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the manager."""
+        command = self.manager.command(self.place, self.child, self.amount)
+        with (self.place / "output.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environ,
+                cwd=self.place,
+                start_new_session=True,
+            )
+        self.started.append(process)
+
+    def run(self, words: Callable[[Path, Path, int], list[str]], amount: int) -> None:
+        """Run a command of the manager's to its end."""
+        command = words(self.place, self.child, amount)
+        try:
+            subprocess.run(
+                command, check=True, capture_output=True, env=self.environ, cwd=self.place, timeout=_PATIENCE_S
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            raise BenchError(f"{self.manager.name} did not do what it was told: {error}") from error
+
+    def end(self) -> None:
+        """Kill and reap what `start` started."""
+        for process in self.started:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
@@ -164,15 +314,9 @@ def running_manager(manager: Manager, directory: Path, amount: int) -> Iterator[
         child.write_text(_CHILD.format(reports=fifo))
         # pm2's daemon leaves the process that started it: the mark finds it and whatever it starts.
         environ = {**environment(place), **manager.environ, "PM2_HOME": made, "LLMSPELL_BENCH_MARK": made}
-        command = manager.command(place, child, amount)
-        with (place / "output.log").open("wb") as log:
-            exec_at = time.perf_counter()
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=made, start_new_session=True
-            )
+        commands = Commands(manager, place, child, amount, environ)
         try:
-            yield Children(reports, exec_at, made)
+            yield Children(reports, made, commands)
         finally:
-            process.kill()
-            process.wait()
+            commands.end()
             proc.kill_marked(made)

@@ -39,6 +39,24 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def parent(pid: int) -> int | None:
+    """The process that would reap it; None when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def writing_below(folder: Path) -> set[int]:
+    """Processes whose standard output is a file below `folder`: a fleet's kernels are found so without asking it."""
+    found = set()
+    for output in Path("/proc").glob("[0-9]*/fd/1"):
+        with contextlib.suppress(OSError):
+            if output.readlink().is_relative_to(folder):
+                found.add(int(output.parent.parent.name))
+    return found
+
+
 def kill_marked(mark: str) -> None:
     """SIGKILL to whatever has `mark` in its environment, by pid, until nothing has: managers replace their children."""
     while pids := marked(mark):

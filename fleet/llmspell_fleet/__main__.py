@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import msgspec
+
 from llmspell_fleet import presence
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import choose_paths
@@ -22,6 +24,10 @@ People start fleets with `llmspell fleet up`, which has more options.
 def main(arguments: list[str]) -> int:
     """Run a fleet; returns the exit code."""
     match arguments:
+        case ["--check", number] if number.isdecimal():
+            return _check(int(number))
+        case ["--resume", number] if number.isdecimal():
+            return _resume(int(number))
         case []:
             options = FleetOptions()
         case ["-c" | "--config", file]:
@@ -37,6 +43,33 @@ def main(arguments: list[str]) -> int:
         from llmspell_fleet.app import serve
 
         return serve(options)
+    except LlmspellError as fault:
+        sys.stderr.write(f"llmspell fleet: {fault}\n")
+        return fault.exit_code
+
+
+def _check(descriptor: int) -> int:
+    """Say whether a fleet could start, and of which version it would be: for one that is to be replaced by it."""
+    try:
+        from llmspell_fleet.app import check
+        from llmspell_fleet.upgrade import Checked, read_settings
+
+        version = check(read_settings(descriptor).options())
+    except LlmspellError as fault:
+        sys.stderr.write(f"{fault}\n")
+        return fault.exit_code
+    sys.stdout.buffer.write(msgspec.json.encode(Checked(version)))
+    return 0
+
+
+def _resume(descriptor: int) -> int:
+    """Go on as the fleet that this process has been (`upgrade`)."""
+    from llmspell_fleet.app import serve
+    from llmspell_fleet.upgrade import read_handover
+
+    try:
+        handover = read_handover(descriptor)
+        return serve(handover.settings.options(), handover)
     except LlmspellError as fault:
         sys.stderr.write(f"llmspell fleet: {fault}\n")
         return fault.exit_code

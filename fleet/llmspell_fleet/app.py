@@ -16,8 +16,9 @@ import msgspec
 from llmspell_fleet import presence
 from llmspell_fleet.config import FleetConfig, apply_command_line, load_fleet_config, refuse_weaker, rerooted
 from llmspell_fleet.config_reload import reload_plan
+from llmspell_fleet.model.views import UpgradeView
 from llmspell_fleet.options import FleetOptions
-from llmspell_fleet.paths import Address, FleetPaths, make_paths
+from llmspell_fleet.paths import Address, FleetPaths, choose_paths, make_paths
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.spawner.subprocess import SubprocessSpawner
 from llmspell_fleet.spawner.zygote import ZygoteSpawner
@@ -30,20 +31,40 @@ from llmspell_kernel.zygote.confine import kernel_environment
 from llmspell_kernel.zygote.tree import become_reaper
 
 if TYPE_CHECKING:
+    from llmspell_fleet.api.server import HttpServer
     from llmspell_fleet.controller.controller import Controller
+    from llmspell_fleet.upgrade import Handover
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
 
 
-def serve(options: FleetOptions) -> int:
+def check(options: FleetOptions) -> str:
+    """Whether a fleet with these options could start here, next to the one that runs; returns our version.
+
+    RefusedError and MisuseError say what is in the way.
+    """
+    import llmspell_fleet.api.server
+    import llmspell_fleet.controller.controller  # noqa: F401 - what it takes can be loaded
+    from llmspell_fleet.store.opening import check_version
+
+    paths = choose_paths()
+    _configured(options, paths)
+    check_version(paths.database)
+    return __version__
+
+
+def serve(options: FleetOptions, handover: "Handover | None" = None) -> int:
     """Run a fleet until it ends; returns the exit code. Must be called in the main thread.
+
+    With a `handover` the process has been one already, whose place this takes.
 
     RefusedError: one runs already, a port is taken, a directory cannot be used. MisuseError: the configuration.
     """
     os.umask(0o077)
     paths = make_paths()
     config = _configured(options, paths)
-    presence.require_none(paths)
+    if handover is None:
+        presence.require_none(paths)
     sink = configure(
         LogOptions(
             file=options.log_file or config.log_file,
@@ -70,7 +91,7 @@ def serve(options: FleetOptions) -> int:
         become_reaper()
         import uvloop
 
-        fleet = Fleet(options, config, paths, sink)
+        fleet = Fleet(options, config, paths, sink, handover)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(fleet.run())
     return 0
@@ -99,11 +120,19 @@ def _make_spawner(config: FleetConfig, paths: FleetPaths) -> Spawner:
 class Fleet:
     """One fleet process, between its start and its end."""
 
-    def __init__(self, options: FleetOptions, config: FleetConfig, paths: FleetPaths, sink: LogSink) -> None:
+    def __init__(
+        self,
+        options: FleetOptions,
+        config: FleetConfig,
+        paths: FleetPaths,
+        sink: LogSink,
+        handover: "Handover | None" = None,
+    ) -> None:
         self._options = options
         self._config = config
         self._paths = paths
         self._sink = sink
+        self._handover = handover
         self._is_debug = config.log_level == "debug"
         self._stops_asked = 0
         self._stopping: asyncio.Event
@@ -129,8 +158,9 @@ class Fleet:
         # After the controller has begun to start kernels: they come up while this is imported.
         from llmspell_fleet.api.options import HttpOptions
         from llmspell_fleet.api.server import serve_http
+        from llmspell_fleet.upgrade import Upgrader, inherited_socket, settings_of
 
-        config = self._config
+        config, handover = self._config, self._handover
         server = await serve_http(
             controller.service,
             controller.tokens.principal,
@@ -144,12 +174,19 @@ class Fleet:
                 allowed_origins=config.allowed_origins,
                 is_metrics_public=config.metrics_public,
             ),
+            None if handover is None else (inherited_socket(handover.tcp), inherited_socket(handover.unix)),
+        )
+        upgrader = Upgrader(
+            controller, server, settings_of(self._options), version=__version__, close_log=self._sink.close
         )
         controller.sampling.http_connections = lambda: server.connections
         self._on_reload = server.allow
         try:
             self._announce(server.url, len(controller.supervisor))
             controller.service.is_ready = True
+            controller.service.on_upgrade = upgrader.run
+            if handover is not None:
+                await self._take_over(controller, server, handover)
             await self._stopping.wait()
             await controller.stop(is_forced=lambda: self._stops_asked > 1)
         finally:
@@ -157,6 +194,22 @@ class Fleet:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._paths.address_file)
             await server.close()
+
+    async def _take_over(self, controller: "Controller", server: "HttpServer", handover: "Handover") -> None:
+        """Serve who was connected to the image before this one, and say that it was replaced."""
+        from llmspell_fleet.upgrade import answer_upgrade, inherited_socket, reap_zygote
+
+        await server.take_up(inherited_socket(number) for number in handover.connections)
+        view = UpgradeView(
+            from_version=handover.from_version,
+            to_version=__version__,
+            adopted=controller.adopted,
+            kernels=len(controller.supervisor),
+            pid=os.getpid(),
+        )
+        controller.events.emit("fleet.upgraded", data=msgspec.to_builtins(view))
+        await answer_upgrade(handover, view)
+        await reap_zygote(handover)
 
     def _announce(self, url: str, kernels: int) -> None:
         own = pidfile.own_record()
@@ -189,6 +242,8 @@ class Fleet:
         loop = asyncio.get_running_loop()
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+        # Those that came while the image before this one was replaced have waited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
 
     def _stop(self) -> None:
         self._stops_asked += 1

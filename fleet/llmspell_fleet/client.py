@@ -17,7 +17,7 @@ from llmspell_fleet import presence
 from llmspell_fleet.client_http import EVENT_STREAM, PROBLEM, Server, error_of, raise_problem, stream_messages
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, is_name
-from llmspell_fleet.model.requests import ExecuteRequest, RollRequest, TenantChange
+from llmspell_fleet.model.requests import ExecuteRequest, RollRequest, TenantChange, UpgradeRequest
 from llmspell_fleet.model.views import (
     ExecuteView,
     HealthView,
@@ -28,6 +28,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    UpgradeView,
 )
 from llmspell_fleet.paths import FleetPaths
 from llmspell_kernel import __version__
@@ -39,6 +40,8 @@ T = TypeVar("T")
 _ANSWER_WITHIN_S = 15.0
 """For what the fleet answers from memory, and on top of what a request lets it wait for."""
 _DELETED_WITHIN_S = 60.0
+_UPGRADED_WITHIN_S = 90.0
+"""On top of what it waits for: the new code is tried before it takes over."""
 _RESTARTED_WITHIN_S = 60.0
 _DELETED = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 
@@ -129,6 +132,11 @@ class FleetClient:
         timeout_s = request.wait_s + _ANSWER_WITHIN_S
         accepted = (HTTPStatus.OK, HTTPStatus.ACCEPTED)
         return self._ask("POST", path, RollView, body=_named(request), timeout_s=timeout_s, accepted=accepted)
+
+    def upgrade(self, request: UpgradeRequest) -> UpgradeView:
+        """Have the controller become the code that is installed now; returns when that serves."""
+        timeout_s = request.wait_s + _UPGRADED_WITHIN_S
+        return self._ask("POST", "/v1/upgrade", UpgradeView, body=_named(request), timeout_s=timeout_s)
 
     def delete_tenant(self, tenant: str) -> None:
         """End it; returns when its kernels are gone."""
@@ -272,7 +280,7 @@ def _name(tenant: str) -> str:
     return tenant
 
 
-def _named(asked: TenantChange | ExecuteRequest | RollRequest) -> dict[str, Any]:
+def _named(asked: TenantChange | ExecuteRequest | RollRequest | UpgradeRequest) -> dict[str, Any]:
     """What was asked for; members that are None were not named, on every level."""
     members = _without_none(msgspec.to_builtins(asked))
     if isinstance(asked, TenantChange) and asked.autoscale is None:

@@ -33,6 +33,7 @@ from llmspell_fleet.model.requests import (
     RollRequest,
     TenantChange,
     TenantRequest,
+    UpgradeRequest,
 )
 from llmspell_fleet.model.tenant import Limits
 from llmspell_fleet.model.views import (
@@ -50,6 +51,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    UpgradeView,
     Usage,
 )
 from llmspell_fleet.policy.rolling import share
@@ -231,6 +233,13 @@ class FakeFleet:
         )
         self._tenants[tenant] = msgspec.structs.replace(self.tenant(tenant), roll=roll)
         return roll
+
+    async def upgrade(self, request: UpgradeRequest, connection: object) -> UpgradeView:
+        """It becomes itself; with `wait_s` 0 it cannot."""
+        assert connection is not None
+        if request.wait_s == 0 and not request.force:
+            raise ConflictError("1 requests still run after 0 s")
+        return UpgradeView(from_version="1", to_version="2", adopted=3, kernels=4, pid=5)
 
     async def delete_tenant(self, tenant: TenantId) -> None:
         self.tenant(tenant)

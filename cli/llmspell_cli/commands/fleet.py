@@ -12,6 +12,7 @@ _COMMANDS = {
     "list": (f"{_HERE}.fleet_status:list_command", "List the fleet's kernels."),
     "scale": (f"{_HERE}.fleet_pools:scale", "Give a tenant more or fewer kernels."),
     "restart": (f"{_HERE}.fleet_pools:restart", "Restart a tenant's kernels a few at a time, or one kernel."),
+    "upgrade": (f"{_HERE}.fleet_upgrade:upgrade", "Replace the controller's code, and keep its kernels."),
     "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
     "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
 }

@@ -74,7 +74,7 @@ class Answer:
         if transport is None:
             raise ConnectionResetError("the client has gone")
         self.keep_alive = request.keep_alive and not self.is_last
-        transport.write(self._bytes(request))
+        transport.write(self.bytes(request.method, request.version))
         if len(self.body) >= LARGE_BYTES:
             try:
                 async with asyncio.timeout(self.stall_timeout_s):
@@ -88,11 +88,12 @@ class Answer:
         if self.on_written is not None:
             self.on_written()
 
-    def _bytes(self, request: web.BaseRequest) -> bytes:
+    def bytes(self, method: str, version: tuple[int, int]) -> bytes:
+        """As it is written; the connection ends with it unless `keep_alive`."""
         connection = ""
         if not self.keep_alive:
             connection = "Connection: close\r\n"
-        elif request.version < (1, 1):
+        elif version < (1, 1):
             connection = "Connection: keep-alive\r\n"
         content = ""
         if self.status != 204:
@@ -105,7 +106,7 @@ class Answer:
             f"{_STATUS[self.status]}{content}{_FIXED}Content-Security-Policy: {self.policy}\r\n"
             f"Date: {_date()}\r\n{identity}{further}{connection}\r\n"
         ).encode("latin-1")
-        return head if request.method == "HEAD" else head + self.body
+        return head if method == "HEAD" else head + self.body
 
 
 Reply = Answer | web.StreamResponse

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from aiohttp import web
 
 from llmspell_fleet.api.auth import Principal
+from llmspell_fleet.api.connection import Connection
 from llmspell_fleet.api.description import Description
 from llmspell_fleet.api.fleet import Fleet
 from llmspell_fleet.api.followers import Followers
@@ -69,6 +70,10 @@ class Call:
     def owner(self) -> TenantId | None:
         """Whose things the caller may see; None = everybody's."""
         return self.principal.tenant if self.principal is not None else None
+
+    def let_be_fetched(self) -> None:
+        """The answer to this can be had again by asking again: an upgrade need not wait for it."""
+        cast(Connection, self.request.protocol).is_fetchable = True
 
     def check_tenant(self) -> None:
         """NotFoundError for another tenant's id: whether there is one is not the caller's to know."""

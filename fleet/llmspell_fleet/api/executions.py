@@ -25,6 +25,8 @@ async def execute(call: Call, body: ExecuteRequest, query: ExecuteQuery) -> Repl
         execution = await call.fleet.start_execution(call.tenant, body, key=key)
         location = f"/v1/tenants/{call.tenant}/executions/{execution.id}"
         return json_answer(execution, 202, headers={"Location": location})
+    if key is not None:
+        call.let_be_fetched()
     executed = await call.fleet.execute(call.tenant, body, key=key)
     return Answer(
         executed.status,

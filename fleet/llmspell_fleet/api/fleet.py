@@ -9,7 +9,14 @@ from typing import Protocol
 
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.requests import ExecuteRequest, KernelRequest, RollRequest, TenantChange, TenantRequest
+from llmspell_fleet.model.requests import (
+    ExecuteRequest,
+    KernelRequest,
+    RollRequest,
+    TenantChange,
+    TenantRequest,
+    UpgradeRequest,
+)
 from llmspell_fleet.model.views import (
     ConnectionView,
     Executed,
@@ -20,6 +27,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    UpgradeView,
 )
 
 
@@ -33,6 +41,10 @@ class Fleet(Protocol):
 
     def health(self) -> HealthView:
         """How the fleet is."""
+        ...
+
+    async def upgrade(self, request: UpgradeRequest, connection: object) -> UpgradeView:
+        """Become the code that is installed now, which answers on `connection`. ConflictError: this one goes on."""
         ...
 
     # --- tenants

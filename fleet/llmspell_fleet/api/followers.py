@@ -93,8 +93,12 @@ class Followers:
         finally:
             self._backlogs.discard(backlog)
 
+    def end(self) -> None:
+        """End them all."""
+        for backlog in self._backlogs:
+            backlog.end()
+
     def close(self) -> None:
         """End them all, and admit no more."""
         self._is_closed = True
-        for backlog in self._backlogs:
-            backlog.end()
+        self.end()

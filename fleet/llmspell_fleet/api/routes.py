@@ -16,6 +16,7 @@ from llmspell_fleet.model.requests import (
     RollRequest,
     TenantChange,
     TenantRequest,
+    UpgradeRequest,
 )
 from llmspell_fleet.model.tenant import MIB
 from llmspell_fleet.model.views import (
@@ -28,6 +29,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    UpgradeView,
 )
 
 OPEN, WATCH, READ, TENANT, ADMIN = Access.OPEN, Access.WATCH, Access.READ, Access.TENANT, Access.ADMIN
@@ -43,6 +45,16 @@ ROUTES: Final[tuple[Route, ...]] = (
     route("GET", "/metrics", system.metrics, WATCH, {200: TEXT}),
     route("GET", "/openapi.json", system.description, OPEN, {200: JSON}),
     route("GET", "/docs", system.docs, OPEN, {200: "text/html"}),
+    route(
+        "POST",
+        "/v1/upgrade",
+        system.upgrade,
+        ADMIN,
+        {200: UpgradeView},
+        problems=(409, 503),
+        is_body_optional=True,
+        example=UpgradeRequest(),
+    ),
     route(
         "POST",
         "/v1/tenants",

@@ -24,6 +24,7 @@ from llmspell_fleet.api.connection import Connection
 from llmspell_fleet.api.description import Description
 from llmspell_fleet.api.fleet import Fleet
 from llmspell_fleet.api.followers import Followers
+from llmspell_fleet.api.intake import Intake
 from llmspell_fleet.api.options import HttpOptions, MetricsPort
 from llmspell_fleet.api.problems import InternalError, problem_answer
 from llmspell_fleet.api.route import Route, RouteTable
@@ -49,17 +50,40 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 class HttpServer:
     """The server while it listens."""
 
-    def __init__(self, front: "Front", listeners: list[asyncio.AbstractServer], url: str, socket_path: str) -> None:
+    def __init__(
+        self,
+        front: "Front",
+        listeners: list[asyncio.AbstractServer],
+        sockets: tuple[socket.socket, socket.socket],
+        url: str,
+        socket_path: str,
+    ) -> None:
         self.url = url
         """As in http://127.0.0.1:9550."""
         self._front = front
         self._listeners = listeners
+        self.sockets = sockets
+        """Copies of those that it listens on: TCP, unix."""
         self._socket_path = socket_path
 
     @property
     def connections(self) -> int:
         """How many are open."""
         return self._front.connections
+
+    @property
+    def intake(self) -> Intake:
+        """Which of them are read."""
+        return self._front.intake
+
+    def end_streams(self) -> None:
+        """End what follows events and logs: its reader asks again, from the number that it has."""
+        self._front.end_streams()
+
+    async def take_up(self, connections: Iterable[socket.socket]) -> None:
+        """Serve clients that were connected to another process image."""
+        for connection in connections:
+            await asyncio.get_running_loop().connect_accepted_socket(self._front.connect, connection)
 
     def allow(self, hosts: Iterable[str], origins: Iterable[str], *, is_metrics_public: bool) -> None:
         """Serve under these host names and to these web pages from now on, besides our own."""
@@ -74,15 +98,28 @@ class HttpServer:
         await self._front.close()
         for listener in self._listeners:
             await listener.wait_closed()
+        for own in self.sockets:
+            own.close()
 
 
 async def serve_http(
-    fleet: Fleet, principal_of: Callable[[str], Principal | None], metrics: MetricsPort, options: HttpOptions
+    fleet: Fleet,
+    principal_of: Callable[[str], Principal | None],
+    metrics: MetricsPort,
+    options: HttpOptions,
+    inherited: tuple[socket.socket, socket.socket] | None = None,
 ) -> HttpServer:
-    """Listen. RefusedError names an address that cannot be had, and what to do."""
+    """Listen, on the TCP and the unix socket of another process image if they are given.
+
+    RefusedError names an address that cannot be had, and what to do.
+    """
     with contextlib.ExitStack() as undo:
-        tcp = undo.enter_context(_tcp_socket(options.host, options.port))
-        unix = undo.enter_context(_unix_socket(options.socket))
+        if inherited is not None:
+            tcp, unix = inherited
+        else:
+            tcp = undo.enter_context(_tcp_socket(options.host, options.port))
+            unix = undo.enter_context(_unix_socket(options.socket))
+        sockets = tcp.dup(), unix.dup()
         undo.pop_all()
     host = f"[{options.host}]" if ":" in options.host else options.host
     port = tcp.getsockname()[1]
@@ -103,7 +140,7 @@ async def serve_http(
         await loop.create_server(front.connect, sock=tcp, backlog=BACKLOG),
         await loop.create_unix_server(front.connect, sock=unix, backlog=BACKLOG),
     ]
-    return HttpServer(front, listeners, f"http://{host}:{port}", options.socket)
+    return HttpServer(front, listeners, sockets, f"http://{host}:{port}", options.socket)
 
 
 def _own_origins(url: str) -> tuple[str, ...]:
@@ -124,6 +161,7 @@ class Front:
         self._id_prefix = secrets.token_hex(4)
         # An Answer is what aiohttp's connection asks of a response, and no StreamResponse.
         self._server = web.Server(cast("Callable[[web.BaseRequest], asyncio.Future[web.StreamResponse]]", self.answer))
+        self.intake = Intake(lambda: cast("list[Connection]", self._server.connections))
         self._sweep_s = max(0.05, api.options.read_timeout_s / 6)
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
@@ -133,6 +171,7 @@ class Front:
             self._server,
             loop=self._loop,
             max_connections=self._api.options.max_connections,
+            intake=self.intake,
             keepalive_timeout=self._api.options.keepalive_s,
             lingering_time=min(LINGER_S, self._api.options.read_timeout_s),
             access_log=None,
@@ -144,6 +183,10 @@ class Front:
     def connections(self) -> int:
         """How many are open."""
         return len(self._server.connections)
+
+    def end_streams(self) -> None:
+        """End what follows something; others may follow again."""
+        self._api.followers.end()
 
     async def close(self) -> None:
         """End all connections."""

@@ -2,6 +2,7 @@
 
 from llmspell_fleet.api.answers import Answer, Reply, json_answer
 from llmspell_fleet.api.call import Call
+from llmspell_fleet.model.requests import UpgradeRequest
 
 
 async def livez(call: Call) -> Reply:  # noqa: ARG001 - a handler's form
@@ -21,6 +22,15 @@ async def health(call: Call) -> Reply:
     """How the fleet is, check by check: 503 when it is unhealthy, else 200."""
     view = call.fleet.health()
     return json_answer(view, 503 if view.status == "unhealthy" else 200)
+
+
+async def upgrade(call: Call, body: UpgradeRequest) -> Reply:
+    """Replace the controller's code by what is installed now. Kernels, and who is connected, notice nothing.
+
+    Answered by the new code when it serves. 409 with the reason, and nothing is changed, when the new code or its
+    configuration cannot start, or when requests whose answers would be lost still run after `wait_s`.
+    """
+    return json_answer(await call.fleet.upgrade(body, call.request.protocol))
 
 
 async def metrics(call: Call) -> Reply:

@@ -29,7 +29,7 @@ from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.controller.warm import WarmPool
-from llmspell_fleet.errors import StoreError
+from llmspell_fleet.errors import ConflictError, StoreError
 from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
@@ -56,7 +56,7 @@ class Controller:
     def __init__(self, config: FleetConfig, paths: FleetPaths, spawner: Spawner, *, version: str) -> None:
         self._config = config
         self._paths = paths
-        self._spawner = spawner
+        self.spawner = self._spawner = spawner
         self._store = Store.open(paths.database)
         try:
             self._loaded = self._store.load()
@@ -82,6 +82,8 @@ class Controller:
             self.supervisor, self._store, pinned={kernel.name for kernel in config.declared}, capacity=capacity
         )
         self.background = Background()
+        self.adopted = 0
+        """Kernels that were found running at the start."""
         self.executions = Executions(
             self.tenants,
             self.supervisor,
@@ -139,7 +141,7 @@ class Controller:
             self.metrics.add_tenant(record.spec.id)
         unfinished = Unfinished(self._store.pending_executions(), self.supervisor, self.tenants, self._store)
         adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background, unfinished)
-        adopted = await adoption.run(loaded.kernels)
+        adopted = self.adopted = await adoption.run(loaded.kernels)
         self._recorded.resume(unfinished)
         self.rolls.restore(loaded.notes)
         self._declare(loaded)
@@ -225,6 +227,20 @@ class Controller:
         self.service.defaults = _defaults(config)
 
     # --- the end
+
+    async def recorded(self) -> None:
+        """Return when everything that there is to be recorded is. ConflictError: it cannot be."""
+        try:
+            await self._store.flush()
+        except StoreError as fault:
+            raise ConflictError(f"what must be found again cannot be recorded: {fault}") from None
+
+    def let_go(self) -> None:
+        """Record the last, and leave everything else as it is, for a successor to adopt."""
+        try:
+            self._store.close()
+        except StoreError as fault:
+            _LOG.error("the last changes could not be recorded: %s", fault)
 
     async def stop(self, *, is_forced: Callable[[], bool]) -> None:
         """Take no more work, and end every kernel: whoever waits for an execution is answered meanwhile."""

@@ -1,6 +1,6 @@
 """The fleet as the HTTP face asks for it: `api.fleet.Fleet`, put together from the controller's parts."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,19 +11,29 @@ from llmspell_fleet.controller.pools import Pools
 from llmspell_fleet.errors import UnavailableError
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.requests import ExecuteRequest
+from llmspell_fleet.model.requests import ExecuteRequest, UpgradeRequest
 from llmspell_fleet.model.views import (
     ConnectionView,
     Executed,
     ExecutionView,
     LeaseInfo,
     LogLine,
+    UpgradeView,
 )
 from llmspell_fleet.store.records import Lease
 
 
 class Service(Pools):
     """The rest of `api.fleet.Fleet`: executions, leases, and what happened."""
+
+    on_upgrade: Callable[[UpgradeRequest, object], Awaitable[UpgradeView]] | None = None
+    """Replaces this process's code; set by whoever owns the process."""
+
+    async def upgrade(self, request: UpgradeRequest, connection: object) -> UpgradeView:
+        """Become the code that is installed now (Fleet)."""
+        if self.on_upgrade is None:
+            raise UnavailableError("the fleet is about to start, or to end")
+        return await self.on_upgrade(request, connection)
 
     # --- executions
 

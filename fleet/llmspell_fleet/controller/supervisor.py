@@ -94,6 +94,8 @@ class Supervisor:
         self._orphans = Orphans(self._own_children)
         self._context = make_context()
         self.starts = Starts(spawner, store, paths, self.start_failed, log_level=log_level)
+        self.helpers: set[int] = set()
+        """Children of this process that are neither kernels nor the spawner's."""
         self.is_closing = False
         """The fleet ends: processes do, and what should be is left as it is."""
         self.on_change: Callable[[Entry, Kernel], None] = lambda _entry, _was: None
@@ -298,6 +300,7 @@ class Supervisor:
 
     def _own_children(self) -> set[int]:
         own = {entry.process.pid for entry in self._entries.values() if entry.process is not None}
+        own |= self.helpers
         return own if self._spawner.pid is None else {*own, self._spawner.pid}
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ EventType = Literal[
     "fleet.started",
     "fleet.stopping",
     "fleet.reloaded",
+    "fleet.upgrading",
+    "fleet.upgraded",
     "zygote.started",
     "zygote.died",
     "tenant.created",

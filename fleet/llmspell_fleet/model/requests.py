@@ -101,6 +101,15 @@ class RollRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long to wait for its end before answering; it goes on all the same."""
 
 
+class UpgradeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/upgrade`."""
+
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
+    """How long requests that are being answered may take to end. Nothing new is read meanwhile."""
+    force: bool = False
+    """Whether to go on then all the same, and let those answers be lost."""
+
+
 class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/tenants/{tenant}/execute`."""
 

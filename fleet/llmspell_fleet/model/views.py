@@ -60,6 +60,19 @@ class KernelView(msgspec.Struct, frozen=True, kw_only=True):
     """Its tenant's and its own."""
 
 
+class UpgradeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A controller whose code was replaced."""
+
+    from_version: str
+    to_version: str
+    adopted: int
+    """Kernels that ran on, and are this controller's now."""
+    kernels: int
+    """Kernels that there should be."""
+    pid: int
+    """Of the controller: as before."""
+
+
 class RollView(msgspec.Struct, frozen=True, kw_only=True):
     """A rolling restart: the one under way, or the last one of this controller."""
 

@@ -75,23 +75,36 @@ def _check_content(path: str) -> None:
     """Read only: not even the write-ahead log of a damaged database is touched, nor one made that is not there."""
     mode = "ro" if os.path.exists(f"{path}-wal") else "ro&immutable=1"
     with contextlib.closing(_connect(path, mode)) as connection:
-        application_id = _pragma(connection, "application_id")
-        version = _pragma(connection, "user_version")
-        if application_id != APPLICATION_ID:
-            raise RefusedError(
-                f"{path} should be {WHAT} and is another program's (application id {application_id:#x}, expected "
-                f"{APPLICATION_ID:#x}): nothing was changed. Move it away, or name another directory with --state-dir"
-            )
-        if version > VERSION:
-            raise RefusedError(
-                f"{WHAT} {path} has schema version {version}, and this llmspell knows versions up to {VERSION}: "
-                "nothing was changed. Use the newer llmspell that made it, or name another directory with --state-dir"
-            )
+        _check_version(connection, path)
         findings = [" ".join(str(row[0]).split()) for row in connection.execute("PRAGMA quick_check(3)")]
         if findings != ["ok"]:
             raise RefusedError(
                 f"{WHAT} {path} is damaged ({'; '.join(findings)[:300]}): {_DAMAGED_ADVICE.format(path=path)}"
             )
+
+
+def check_version(path: str) -> None:
+    """RefusedError when the database at `path`, which another process may have open, is not one that we can use."""
+    try:
+        with contextlib.closing(_connect(path, "ro")) as connection:
+            _check_version(connection, path)
+    except sqlite3.Error as error:
+        raise RefusedError(explain(error, path)) from error
+
+
+def _check_version(connection: sqlite3.Connection, path: str) -> None:
+    application_id = _pragma(connection, "application_id")
+    version = _pragma(connection, "user_version")
+    if application_id != APPLICATION_ID:
+        raise RefusedError(
+            f"{path} should be {WHAT} and is another program's (application id {application_id:#x}, expected "
+            f"{APPLICATION_ID:#x}): nothing was changed. Move it away, or name another directory with --state-dir"
+        )
+    if version > VERSION:
+        raise RefusedError(
+            f"{WHAT} {path} has schema version {version}, and this llmspell knows versions up to {VERSION}: "
+            "nothing was changed. Use the newer llmspell that made it, or name another directory with --state-dir"
+        )
 
 
 def _prepared(path: str) -> sqlite3.Connection:

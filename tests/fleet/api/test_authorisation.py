@@ -21,6 +21,7 @@ MAY = {
     "GET /metrics": WATCHERS,
     "GET /openapi.json": EVERYBODY,
     "GET /docs": EVERYBODY,
+    "POST /v1/upgrade": {"admin"},
     "POST /v1/tenants": {"admin"},
     "GET /v1/tenants": LISTS,
     "GET /v1/tenants/{tenant}": READERS,

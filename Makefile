@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/ci.txt
 WORKERS ?= 2
-# Minutes of the soak test; CI runs 2, `make soak` an hour.
+# Minutes of the soak tests, of one kernel and of a fleet; CI runs 2 and 1.
 SOAK_MINUTES ?= 60
+SOAK_FLEET_MINUTES ?= 10
 # Minutes of the storm of `make faults`, besides the other faults; FAULTS_SEED=N repeats one.
 FAULTS_MINUTES ?= 1.5
 
@@ -77,8 +78,9 @@ thousand: setup ## 1,000 kernels on this machine at once, all of them answering
 faults: setup ## fleets that are broken on purpose, for FAULTS_MINUTES (1.5) and some; nothing is lost or run twice
 	@$(timed) FAULTS_MINUTES=$(FAULTS_MINUTES) $(BIN)/pytest tests/faults -s
 
-soak: setup ## SOAK_MINUTES (60) of work on one kernel; its memory stays flat
-	@$(timed) SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest tests/soak -s --timeout $$(($(SOAK_MINUTES) * 60 + 120))
+soak: setup ## SOAK_MINUTES (60) of work on one kernel, SOAK_FLEET_MINUTES (10) of kernels that come and go; memory stays flat
+	@$(timed) SOAK_MINUTES=$(SOAK_MINUTES) SOAK_FLEET_MINUTES=$(SOAK_FLEET_MINUTES) \
+	$(BIN)/pytest tests/soak -s --timeout $$(($(SOAK_MINUTES) * 60 + 120))
 
 build: setup ## wheel and sdist in dist/
 	@$(timed) rm -rf dist; $(BIN)/python -m build --no-isolation

@@ -35,6 +35,8 @@ startup_kernels = {DEFAULT_KERNELS}
 max_kernels = 200
 start_deadline = "5s"
 stop_deadline = "2s"
+[fleet.warm]
+size = 3
 [fleet.restart]
 max_restarts = 1000000
 first_delay = "10ms"
@@ -397,3 +399,10 @@ FAULTS = (
     Fault("store locked", lock_store),
     Fault("store locked, controller killed", lock_store_and_kill_controller),
 )
+
+HARMLESS = tuple(
+    fault
+    for fault in FAULTS
+    if fault.strike in (kill_zygote, kill_controller, kill_controller_as_it_starts, kill_controller_and_zygote)
+)
+"""Those that end no kernel."""

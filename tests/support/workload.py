@@ -67,6 +67,8 @@ class Books:
     finals: list[Final] = field(default_factory=list)
     succeeded: set[int] = field(default_factory=set)
     """Numbers that were answered "ok"."""
+    not_begun: set[int] = field(default_factory=set)
+    """Numbers whose recorded outcome is that they never began."""
     wrongs: list[str] = field(default_factory=list)
     slowest_s: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -290,6 +292,8 @@ class Worker(threading.Thread):
             self._books.check_view(final.number, view)
         elif final.status == 502:
             status = "502 unknown" if view.get("title") == "Outcome unknown" else "502 died"
+        elif final.status == 503:
+            self._books.not_begun.add(final.number)
         else:
             self._books.wrong(f"execution {final.number} ({kind}) has the outcome {final.status} {view}")
         self._books.answer(kind, status, time.monotonic() - at)

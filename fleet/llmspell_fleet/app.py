@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from llmspell_fleet import presence
-from llmspell_fleet.config import FleetConfig, apply_command_line, load_fleet_config, refuse_weaker, rerooted
-from llmspell_fleet.config_reload import reload_plan
+from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.config_source import ConfigSource
 from llmspell_fleet.model.views import UpgradeView
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import Address, FleetPaths, choose_paths, make_paths
@@ -32,6 +32,7 @@ from llmspell_kernel.zygote.tree import become_reaper
 
 if TYPE_CHECKING:
     from llmspell_fleet.api.server import HttpServer
+    from llmspell_fleet.controller.applying import Applying
     from llmspell_fleet.controller.controller import Controller
     from llmspell_fleet.upgrade import Handover
 
@@ -48,7 +49,7 @@ def check(options: FleetOptions) -> str:
     from llmspell_fleet.store.opening import check_version
 
     paths = choose_paths()
-    _configured(options, paths)
+    ConfigSource(options, paths).load()
     check_version(paths.database)
     return __version__
 
@@ -62,7 +63,8 @@ def serve(options: FleetOptions, handover: "Handover | None" = None) -> int:
     """
     os.umask(0o077)
     paths = make_paths()
-    config = _configured(options, paths)
+    source = ConfigSource(options, paths)
+    config = source.load()
     if handover is None:
         presence.require_none(paths)
     sink = configure(
@@ -91,23 +93,10 @@ def serve(options: FleetOptions, handover: "Handover | None" = None) -> int:
         become_reaper()
         import uvloop
 
-        fleet = Fleet(options, config, paths, sink, handover)
+        fleet = Fleet(options, source, config, paths, sink, handover)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(fleet.run())
     return 0
-
-
-def _configured(options: FleetOptions, paths: FleetPaths) -> FleetConfig:
-    with contextlib.chdir(options.directory or "."):  # where relative paths in the file mean what they say
-        config = load_fleet_config(options.config_file, environ=os.environ)
-    config = apply_command_line(config, port=options.port)
-    config, moved = rerooted(
-        config,
-        runtime_dir=paths.runtime if "runtime" in options.is_rerooted else None,
-        log_dir=paths.logs if "log" in options.is_rerooted else None,
-    )
-    config = refuse_weaker(config, allow_weaker=options.allow_weaker_isolation)
-    return msgspec.structs.replace(config, notices=(*moved, *config.notices))
 
 
 def _make_spawner(config: FleetConfig, paths: FleetPaths) -> Spawner:
@@ -123,12 +112,14 @@ class Fleet:
     def __init__(
         self,
         options: FleetOptions,
+        source: ConfigSource,
         config: FleetConfig,
         paths: FleetPaths,
         sink: LogSink,
         handover: "Handover | None" = None,
     ) -> None:
         self._options = options
+        self._source = source
         self._config = config
         self._paths = paths
         self._sink = sink
@@ -136,20 +127,27 @@ class Fleet:
         self._is_debug = config.log_level == "debug"
         self._stops_asked = 0
         self._stopping: asyncio.Event
+        self._applying: Applying
         self._on_reload: Callable[..., None] = lambda *_hosts, **_rest: None
 
     async def run(self) -> None:
         """Serve until told to stop; then end every kernel."""
         self._stopping = asyncio.Event()
+        from llmspell_fleet.controller.applying import Applying
         from llmspell_fleet.controller.controller import Controller
 
         spawner = _make_spawner(self._config, self._paths)
         controller = Controller(self._config, self._paths, spawner, version=__version__)
+        self._applying = Applying(controller, self._source, self._config, self._hold)
+        controller.service.configure = self._applying.apply
         self._listen_to_signals(controller)
         try:
             await controller.start()
+            self._source.tidy()
             for notice in self._config.notices:
                 _LOG.warning("%s", notice)
+            if self._source.said:
+                _LOG.info("%s", self._source.said)
             await self._serve(controller)
         finally:
             await controller.close(is_forced=lambda: self._stops_asked > 1)
@@ -233,7 +231,7 @@ class Fleet:
         handlers: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
-            signal.SIGHUP: lambda: self._reload(controller),
+            signal.SIGHUP: self._reload,
             signal.SIGUSR1: lambda: _LOG.info(
                 "statistics: %s", msgspec.json.encode(controller.health.statistics()).decode()
             ),
@@ -249,21 +247,29 @@ class Fleet:
         self._stops_asked += 1
         self._stopping.set()
 
-    def _reload(self, controller: "Controller") -> None:
+    def _reload(self) -> None:
         """Read the configuration again; what cannot be meant changes nothing."""
         self._sink.reopen()
         try:
-            plan = reload_plan(self._config, _configured(self._options, self._paths))
+            done = self._applying.reload()
         except LlmspellError as fault:
             _LOG.error("SIGHUP: what held before holds on: %s", fault)
             return
-        self._config = plan.config
-        self._sink.set_level(plan.config.log_level)
-        controller.reload(plan.config)
-        self._on_reload(plan.config.hosts, plan.config.allowed_origins, is_metrics_public=plan.config.metrics_public)
-        for key in plan.needs_restart:
-            _LOG.warning("SIGHUP: %s has changed, and holds after a restart of the fleet", key)
-        _LOG.info("SIGHUP: the configuration was read again; changed: %s", ", ".join(plan.applied) or "nothing")
+        if self._source.said:
+            _LOG.info("SIGHUP: %s", self._source.said)
+        for change in done.changes:
+            if change.how == "restart":
+                _LOG.warning("SIGHUP: %s has changed, and holds after a restart of the fleet", change.key)
+        for drift in done.drift:
+            _LOG.info("SIGHUP: %s %s was changed at runtime, and stays so %s", drift.target, drift.key, drift.detail)
+        names = [f"{change.target} {change.key}".strip() for change in done.changes if change.how != "restart"]
+        _LOG.info("SIGHUP: the configuration was read again; changed: %s", ", ".join(names) or "nothing")
+
+    def _hold(self, config: FleetConfig) -> None:
+        """Another configuration holds from now on."""
+        self._config = config
+        self._sink.set_level(config.log_level)
+        self._on_reload(config.hosts, config.allowed_origins, is_metrics_public=config.metrics_public)
 
     def _toggle_debug(self) -> None:
         self._is_debug = not self._is_debug

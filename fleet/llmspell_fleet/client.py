@@ -17,7 +17,8 @@ from llmspell_fleet import presence
 from llmspell_fleet.client_http import EVENT_STREAM, PROBLEM, Server, error_of, raise_problem, stream_messages
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, is_name
-from llmspell_fleet.model.requests import ExecuteRequest, RollRequest, TenantChange, UpgradeRequest
+from llmspell_fleet.model.plan import ApplyView
+from llmspell_fleet.model.requests import ApplyRequest, ExecuteRequest, RollRequest, TenantChange, UpgradeRequest
 from llmspell_fleet.model.views import (
     ExecuteView,
     HealthView,
@@ -28,6 +29,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    TokenView,
     UpgradeView,
 )
 from llmspell_fleet.paths import FleetPaths
@@ -106,6 +108,10 @@ class FleetClient:
         """Those, and then the new ones as they come, until the fleet ends."""
         yield from self._stream("/v1/events", Event, timeout_s=None, since=str(since))
 
+    def apply(self, request: ApplyRequest) -> ApplyView:
+        """Have the fleet be as a configuration says, or say what that would change."""
+        return self._ask("POST", "/v1/apply", ApplyView, body=_named(request))
+
     # --- tenants
 
     def create_tenant(self, tenant: str, wanted: TenantChange) -> TenantCreated:
@@ -125,6 +131,10 @@ class FleetClient:
         """Change what it should have; returns as `create_tenant` does."""
         path = f"/v1/tenants/{_name(tenant)}"
         return self._ask("PATCH", path, TenantView, body=_named(change), timeout_s=change.wait_s + _ANSWER_WITHIN_S)
+
+    def renew_token(self, tenant: str) -> TokenView:
+        """Give it another token; those before open nothing any more."""
+        return self._ask("POST", f"/v1/tenants/{_name(tenant)}/token", TokenView)
 
     def restart_tenant(self, tenant: str, request: RollRequest) -> RollView:
         """Give each of its kernels a new process, a few at a time; returns at the end or when `wait_s` ran out."""
@@ -280,7 +290,7 @@ def _name(tenant: str) -> str:
     return tenant
 
 
-def _named(asked: TenantChange | ExecuteRequest | RollRequest | UpgradeRequest) -> dict[str, Any]:
+def _named(asked: msgspec.Struct) -> dict[str, Any]:
     """What was asked for; members that are None were not named, on every level."""
     members = _without_none(msgspec.to_builtins(asked))
     if isinstance(asked, TenantChange) and asked.autoscale is None:

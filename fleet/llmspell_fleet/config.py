@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from llmspell_fleet import config_tables
+from llmspell_fleet import config_checks, config_tables
 from llmspell_fleet.config_notices import degraded_by, notices_for
 from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
 from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.requests import LimitsChange
-from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
+from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy, TenantSpec
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel import settings
@@ -44,6 +44,8 @@ class DeclaredKernel(msgspec.Struct, frozen=True, kw_only=True):
     pid_file: str | None = None
     idle_timeout_s: float | None = None
     """None = as `FleetConfig.idle_timeout_s` says."""
+    labels: Mapping[str, str] = {}
+    """Besides those of its tenant."""
     limits: LimitsChange = LimitsChange()
     """Where it differs from `FleetConfig.limits`."""
 
@@ -83,6 +85,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     startup_kernels: int = DEFAULT_REPLICAS
     """Replicas of tenant `default` at the first start: the declared ones, and unnamed ones up to this number."""
     declared: tuple[DeclaredKernel, ...] = ()
+    tenants: tuple[TenantSpec, ...] = ()
+    """Those that are declared, besides `default`."""
     spawner: Literal["zygote", "subprocess"] = "zygote"
     restart: RestartPolicy = RestartPolicy()
     lease_ttl_s: float = 300.0
@@ -125,14 +129,18 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
         return _distinct((*_ALWAYS_ALLOWED, self.host, *self.allowed_hosts))
 
 
-def load_fleet_file(path: str | None, *, environ: Mapping[str, str]) -> FleetFile:
-    """The file at `path`, or the defaults, with ``LLMSPELL_LOG_LEVEL`` on top.
+def load_fleet_file(path: str | None, *, environ: Mapping[str, str], text: str | None = None) -> FleetFile:
+    """The file at `path`, or what `text` says in its place, or the defaults; ``LLMSPELL_LOG_LEVEL`` is on top.
 
     ConfigurationError lists everything wrong with it.
     """
-    file = FleetFile() if path is None else settings.load(path, FleetFile, environ=environ)
-    if found := config_tables.problems(file):
-        raise ConfigurationError(path or FILE_NAME, found)
+    source = path or FILE_NAME
+    if text is not None:
+        file = settings.decode(text, FleetFile, source=source, environ=environ)
+    else:
+        file = FleetFile() if path is None else settings.load(path, FleetFile, environ=environ)
+    if found := config_checks.problems(file):
+        raise ConfigurationError(source, found)
     level = environ.get("LLMSPELL_LOG_LEVEL")
     if not level:
         return file
@@ -144,14 +152,15 @@ def load_fleet_file(path: str | None, *, environ: Mapping[str, str]) -> FleetFil
     return msgspec.structs.replace(file, logging=msgspec.structs.replace(file.logging, level=logging.level))
 
 
-def load_fleet_config(path: str | None, *, environ: Mapping[str, str]) -> FleetConfig:
+def load_fleet_config(path: str | None, *, environ: Mapping[str, str], text: str | None = None) -> FleetConfig:
     """What `load_fleet_file` comes to; relative paths are the working directory's."""
-    return fleet_config(load_fleet_file(path, environ=environ))
+    return fleet_config(load_fleet_file(path, environ=environ, text=text))
 
 
 def fleet_config(file: FleetFile) -> FleetConfig:
     """What a file comes to."""
     fleet, logging, restart = file.fleet, file.logging, file.fleet.restart
+    limits, strategy = config_tables.limits_of(file.limits), file.load_balancing.strategy
     wanted = fleet.startup_kernels
     if wanted is None:
         wanted = len(fleet.kernels) or min(DEFAULT_REPLICAS, fleet.max_kernels)
@@ -173,6 +182,12 @@ def fleet_config(file: FleetFile) -> FleetConfig:
         max_kernels=fleet.max_kernels,
         startup_kernels=max(wanted, len(fleet.kernels)),
         declared=tuple(map(_declared, fleet.kernels)),
+        tenants=tuple(
+            config_tables.tenant_of(
+                table, strategy=strategy, limits=limits, isolation_level=file.multi_tenant.isolation_level
+            )
+            for table in fleet.tenants
+        ),
         spawner=fleet.spawner,
         restart=RestartPolicy(
             max_restarts=restart.max_restarts,
@@ -184,13 +199,13 @@ def fleet_config(file: FleetFile) -> FleetConfig:
             drain_deadline_s=fleet.drain_deadline,
         ),
         lease_ttl_s=fleet.lease_ttl,
-        strategy=file.load_balancing.strategy,
+        strategy=strategy,
         health_check_interval_s=file.load_balancing.health_check_interval,
         failover_enabled=file.load_balancing.failover_enabled,
         multi_tenant_enabled=file.multi_tenant.enabled,
         isolation_level=file.multi_tenant.isolation_level,
         resource_quotas=file.multi_tenant.resource_quotas,
-        limits=config_tables.limits_of(file.limits),
+        limits=limits,
         idle_timeout_s=file.limits.idle_timeout_s,
         cull_busy=file.limits.cull_busy,
         cull_connected=file.limits.cull_connected,
@@ -210,6 +225,7 @@ def _declared(table: FleetKernelTable) -> DeclaredKernel:
         log_file=_absolute(table.log_file),
         pid_file=_absolute(table.pid_file),
         idle_timeout_s=table.idle_timeout,
+        labels=table.labels,
         limits=LimitsChange(max_clients=table.max_clients, **msgspec.structs.asdict(table.limits)),
     )
 
@@ -291,7 +307,10 @@ def refusals(config: FleetConfig, *, allow_weaker: bool = False) -> list[str]:
             f"[fleet] host is {config.host or 'empty'}, expected an address that only this machine reaches, "
             "since there is no TLS: use 127.0.0.1 and an ssh tunnel or a proxy"
         )
-    if config.isolation_level == "strict" and not allow_weaker:
+    if (
+        "strict" in {config.isolation_level, *(tenant.isolation_level for tenant in config.tenants)}
+        and not allow_weaker
+    ):
         reasons.append(
             '[multi_tenant] isolation_level is "strict", which is not built yet: set it to "process", '
             "or accept that with --allow-weaker-isolation"
@@ -307,6 +326,11 @@ def refuse_weaker(config: FleetConfig, *, allow_weaker: bool) -> FleetConfig:
     """
     if reasons := refusals(config, allow_weaker=allow_weaker):
         raise RefusedError("this fleet is refused:\n" + "\n".join(f"  {reason}" for reason in reasons))
+    tenants = tuple(
+        msgspec.structs.replace(tenant, isolation_level="process") if tenant.isolation_level == "strict" else tenant
+        for tenant in config.tenants
+    )
+    config = msgspec.structs.replace(config, tenants=tenants)
     if config.isolation_level != "strict":
         if not allow_weaker:
             return config

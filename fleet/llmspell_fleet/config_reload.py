@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.model.plan import Change
 from llmspell_fleet.model.tenant import Limits
 
 _NESTED = ("limits", "restart")
@@ -24,6 +25,7 @@ _AT_ONCE = {
     "health_check_interval_s": "[load_balancing] health_check_interval",
     "failover_enabled": "[load_balancing] failover_enabled",
     "multi_tenant_enabled": "[multi_tenant] enabled",
+    "isolation_level": "[multi_tenant] isolation_level",
     "resource_quotas": "[multi_tenant] resource_quotas",
     **{f"limits.{name}": f"[limits] {name}" for name in Limits.__struct_fields__},
     "idle_timeout_s": "[limits] idle_timeout_s",
@@ -42,8 +44,6 @@ _AT_A_RESTART = {
     "host": "[fleet] host",
     "port": "[fleet] port",
     "spawner": "[fleet] spawner",
-    "declared": "[[fleet.kernels]]",
-    "isolation_level": "[multi_tenant] isolation_level",
     "tls_enabled": "[security] tls_enabled",
     "daemon": "[service] daemon",
     "pid_file": "[service] pid_file",
@@ -54,25 +54,48 @@ _AT_A_RESTART = {
 }
 
 
-class ReloadPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload does."""
+_DECLARED = {"declared", "tenants"}
+"""What there should be is `policy.apply`'s matter."""
+_TOLD = {"notices": "what is not active", "degraded": "what degrades the fleet's health"}
 
-    applied: tuple[str, ...]
-    """Changed keys that hold from now on, as files name them; limits are those of kernels started from now on."""
-    needs_restart: tuple[str, ...]
-    """Changed keys that hold after a restart."""
+
+class ReloadPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload does, but for tenants and kernels."""
+
+    changes: tuple[Change, ...]
+    """Keys are as files name them; limits are those of tenants that are made from now on."""
     config: FleetConfig
-    """What holds from now on: the old configuration with what was applied."""
+    """What holds from now on: the old configuration with what holds at once."""
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        """Keys that hold from now on."""
+        return tuple(change.key for change in self.changes if change.how == "live")
+
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """Keys that hold after a restart of the fleet."""
+        return tuple(change.key for change in self.changes if change.how == "restart")
 
 
 def reload_plan(old: FleetConfig, new: FleetConfig) -> ReloadPlan:
     """How to get from `old`, which holds, to `new`: each with the command line on top, re-rooted and not refused."""
     before, after = _flat(old), _flat(new)
-    changed = [key for key in after if before[key] != after[key]]
-    fields = {key.partition(".")[0] for key in _AT_ONCE} | {"notices", "degraded"}
+    names = {**_AT_ONCE, **_AT_A_RESTART, **_TOLD}
+    changes = [
+        Change(
+            target="fleet",
+            key=names[key],
+            before=msgspec.to_builtins(before[key]),
+            after=msgspec.to_builtins(after[key]),
+            how="restart" if key in _AT_A_RESTART else "live",
+        )
+        for key in after
+        if key in names and before[key] != after[key]
+    ]
+    fields = {key.partition(".")[0] for key in _AT_ONCE} | _TOLD.keys() | _DECLARED
     return ReloadPlan(
-        applied=tuple(_AT_ONCE[key] for key in changed if key in _AT_ONCE),
-        needs_restart=tuple(_AT_A_RESTART[key] for key in changed if key in _AT_A_RESTART),
+        changes=tuple(changes),
         config=msgspec.structs.replace(old, **{field: getattr(new, field) for field in fields}),
     )
 

@@ -1,43 +1,33 @@
-"""What a fleet's configuration file may hold, table by table, and what in it contradicts itself.
+"""What a fleet's configuration file may hold, table by table.
 
 A fleet's file may hold the tables of a kernel's file too (`llmspell_kernel.config`): one file describes a whole
-machine. What the tables come to is `config`'s matter.
+machine. `config_checks` has what of it contradicts itself; what the tables come to is `config`'s matter.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
-from llmspell_fleet.model.ids import NAME, is_name
+from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.pool import Autoscale, WarmUse
-from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy
+from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy, TenantSpec
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel import planned_tables as planned
 from llmspell_kernel.settings import Amount, Count, Duration, Port, Size
-from llmspell_kernel.units import format_duration, format_size
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100_000)]
 Clients = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Replicas = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Processes = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Files = Annotated[int, msgspec.Meta(ge=0, le=1_048_576)]
 Kernels = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Executions = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
-SPELLINGS = {"max_memory_mb": "memory_bytes", "max_cpu_percent": "cpu_percent", "max_message_size": "max_message_bytes"}
-"""Keys of ``[limits]`` that say what another one says."""
-
 _DEFAULTS = Limits()
 _RESTART = RestartPolicy()
-_LARGEST_MEMORY_BYTES = 2**50
-_LARGEST_MESSAGE_BYTES = 2**31
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?", re.ASCII)
-_HOST = re.compile(r"[a-z0-9][a-z0-9.-]*", re.ASCII)
 
 
 class KernelLimitsTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +52,7 @@ class FleetKernelTable(msgspec.Struct, frozen=True, kw_only=True):
     pid_file: Text | None = None
     idle_timeout: Duration | None = None
     max_clients: Clients | None = None
+    labels: dict[str, str] = {}
     limits: KernelLimitsTable = KernelLimitsTable()
 
 
@@ -91,6 +82,31 @@ class WarmTable(msgspec.Struct, frozen=True, kw_only=True):
     use: WarmUse = "prefer"
 
 
+class TenantLimitsTable(KernelLimitsTable, frozen=True, kw_only=True):
+    """``[fleet.tenants.limits]``: where one tenant differs from ``[limits]``."""
+
+    max_clients: Clients | None = None
+    max_executions: Executions | None = None
+    executions_per_s: Rate | None = None
+
+
+class FleetTenantTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[[fleet.tenants]]``: a tenant besides ``default``; what is left out is as for one that a request makes."""
+
+    id: str
+    replicas: Replicas = 1
+    strategy: Strategy | None = None
+    isolation_level: IsolationLevel | None = None
+    idle_timeout: Duration = 0
+    cull_busy: bool = False
+    cull_connected: bool = False
+    labels: dict[str, str] = {}
+    limits: TenantLimitsTable = TenantLimitsTable()
+    autoscale: AutoscaleTable = AutoscaleTable()
+    warm: WarmUse = "prefer"
+    warm_size: Count = 0
+
+
 class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[fleet]``."""
 
@@ -105,6 +121,7 @@ class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     drain_deadline: Duration = _RESTART.drain_deadline_s
     lease_ttl: Duration = 300
     kernels: list[FleetKernelTable] = []
+    tenants: list[FleetTenantTable] = []
     restart: RestartTable = RestartTable()
     autoscale: AutoscaleTable = AutoscaleTable()
     warm: WarmTable = WarmTable()
@@ -237,120 +254,23 @@ def autoscale_of(table: AutoscaleTable) -> Autoscale | None:
     )
 
 
-def problems(file: FleetFile) -> list[str]:
-    """What cannot be meant although each key for itself could; a line for each, as `settings` writes them."""
-    found = [*_fleet_problems(file.fleet), *_declared_problems(file.fleet), *_duration_problems(file)]
-    found += _limits_problems(file.limits)
-    if file.service_discovery.enabled and file.service_discovery.provider is None:
-        found.append("[service_discovery] provider: is missing, expected one of consul, etcd, kubernetes, file")
-    for origin in file.security.allowed_origins:
-        if not _ORIGIN.fullmatch(origin.lower()):
-            found.append(
-                "[security] allowed_origins: expected an origin as browsers send it, such as http://localhost:8888 "
-                f"or http://localhost:* for any port, found {origin!r}"
-            )
-    for host in file.security.allowed_hosts:
-        if not _is_host(host.lower()):
-            found.append(
-                "[security] allowed_hosts: expected a name or an address without a port, such as "
-                f"fleet.example.com, found {host!r}"
-            )
-    for key, path in (("[service] pid_file", file.service.pid_file), ("[logging] file", file.logging.file)):
-        if path is not None and not _is_path(path):
-            found.append(f"{key}: expected the path of a file, found {path!r}")
-    return found
-
-
-def _fleet_problems(fleet: FleetTable) -> Iterator[str]:
-    if not is_name(fleet.name):
-        yield f"[fleet] name: expected a name that matches {NAME}, found {fleet.name!r}"
-    wanted = max(fleet.startup_kernels or 0, len(fleet.kernels))
-    if wanted > fleet.max_kernels:
-        yield f"[fleet] max_kernels: expected at least the {wanted} kernels of the start, found {fleet.max_kernels}"
-    try:
-        autoscale_of(fleet.autoscale)
-    except ValueError as fault:
-        yield f"[fleet.autoscale] {fault}"
-    first, longest = fleet.restart.first_delay, fleet.restart.longest_delay
-    if first > longest:
-        yield (
-            f"[fleet.restart] longest_delay: expected at least first_delay, which is {format_duration(first)}, "
-            f"found {format_duration(longest)}"
-        )
-
-
-def _declared_problems(fleet: FleetTable) -> Iterator[str]:
-    kernels = fleet.kernels
-    for index, kernel in enumerate(kernels):
-        where = f"[fleet.kernels[{index}]]"
-        if not is_name(kernel.name):
-            yield f"{where} name: expected a name that matches {NAME}, found {kernel.name!r}"
-        if kernel.port and kernel.port == fleet.port:
-            yield f"{where} port: expected another port than the fleet's own, found {kernel.port}"
-        for key, path in (("log_file", kernel.log_file), ("pid_file", kernel.pid_file)):
-            if path is not None and not _is_path(path):
-                yield f"{where} {key}: expected the path of a file, found {path!r}"
-        yield from _bounds_problems(where.replace("]]", "].limits]"), kernel.limits)
-    for key in ("name", "port", "log_file", "pid_file"):
-        for value in _repeated(getattr(kernel, key) for kernel in kernels):
-            yield f"[[fleet.kernels]] {key}: expected a different one for each kernel, found {value!r} more than once"
-
-
-def _repeated(values: Iterable[str | int | None]) -> list[str | int]:
-    # Port 0 is whichever is free: never the same one twice.
-    return [value for value, count in Counter(values).items() if value and count > 1]
-
-
-def _duration_problems(file: FleetFile) -> Iterator[str]:
-    fleet = file.fleet
-    for key, value, least_s in (
-        ("[fleet] start_deadline", fleet.start_deadline, 1),
-        ("[fleet] stop_deadline", fleet.stop_deadline, 0.1),
-        ("[fleet] lease_ttl", fleet.lease_ttl, 1),
-        ("[fleet.restart] window", fleet.restart.window, 1),
-        ("[load_balancing] health_check_interval", file.load_balancing.health_check_interval, 0.1),
-        ("[monitoring] interval", file.monitoring.interval, 0.1),
-    ):
-        if value < least_s:
-            yield f"{key}: expected at least {format_duration(least_s)}, found {format_duration(value)}"
-    if fleet.lease_ttl > 86_400:
-        yield f"[fleet] lease_ttl: expected at most 1d, found {format_duration(fleet.lease_ttl)}"
-
-
-def _limits_problems(table: LimitsTable) -> Iterator[str]:
-    for other, key in SPELLINGS.items():
-        if getattr(table, other) is not None and getattr(table, key) != getattr(_DEFAULTS, key):
-            yield f"[limits] {other}: {key} says the same thing; keep one of the two"
-    yield from _bounds_problems("[limits]", limits_of(table))
-
-
-def _bounds_problems(where: str, limits: Limits | KernelLimitsTable) -> Iterator[str]:
-    memory, message = limits.memory_bytes, limits.max_message_bytes
-    least = kernel_config.LEAST_MEMORY_BYTES
-    if memory is not None and (0 < memory < least or memory > _LARGEST_MEMORY_BYTES):
-        yield (
-            f"{where} memory_bytes: expected 0 (no bound), or from {format_size(least)} to "
-            f"{format_size(_LARGEST_MEMORY_BYTES)}, found {format_size(memory)}"
-        )
-    least = kernel_config.LEAST_MESSAGE_SIZE
-    if message is not None and not least <= message <= _LARGEST_MESSAGE_BYTES:
-        yield (
-            f"{where} max_message_bytes: expected from {format_size(least)} to "
-            f"{format_size(_LARGEST_MESSAGE_BYTES)}, found {format_size(message)}"
-        )
-
-
-def _is_host(text: str) -> bool:
-    if ":" not in text:
-        return _HOST.fullmatch(text) is not None
-    import ipaddress
-
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_path(text: str) -> bool:
-    return text.isprintable() and not text.endswith("/") and text.strip() != ""
+def tenant_of(
+    table: FleetTenantTable, *, strategy: Strategy, limits: Limits, isolation_level: IsolationLevel
+) -> TenantSpec:
+    """What ``[[fleet.tenants]]`` comes to, where the fleet's own values are those."""
+    named = {name: value for name, value in msgspec.structs.asdict(table.limits).items() if value is not None}
+    autoscale = autoscale_of(table.autoscale)
+    return TenantSpec(
+        id=TenantId(table.id),
+        replicas=table.replicas if autoscale is None else autoscale.clipped(table.replicas),
+        strategy=table.strategy or strategy,
+        limits=msgspec.structs.replace(limits, **named),
+        isolation_level=table.isolation_level or isolation_level,
+        idle_timeout_s=table.idle_timeout,
+        cull_busy=table.cull_busy,
+        cull_connected=table.cull_connected,
+        labels=table.labels,
+        autoscale=autoscale,
+        warm=table.warm,
+        warm_size=table.warm_size,
+    )

@@ -37,6 +37,11 @@ class FleetPaths(msgspec.Struct, frozen=True):
         return os.path.join(self.state, "fleet.db")
 
     @property
+    def applied_file(self) -> str:
+        """The configuration that was applied while the fleet ran, as `config_source.Applied`."""
+        return os.path.join(self.state, "applied.json")
+
+    @property
     def admin_token(self) -> str:
         """The one plaintext copy of the admin token."""
         return os.path.join(self.state, "admin.token")

@@ -231,7 +231,7 @@ def test_show_tells_what_a_fleet_s_file_comes_to_and_that_can_be_read_again(
     out = capsys.readouterr().out
     shown = tomllib.loads(out)
     assert shown["fleet"]["startup_kernels"] == 1
-    assert shown["fleet"]["kernels"] == [{"name": "one", "limits": {}}]
+    assert shown["fleet"]["kernels"] == [{"name": "one", "labels": {}, "limits": {}}]
     assert shown["logging"]["level"] == "error"
     assert shown["health"]["alert_webhook"] == "********"
     assert "hush" not in out

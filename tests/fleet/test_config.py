@@ -11,9 +11,11 @@ from msgspec import inspect as kinds
 
 from llmspell_fleet import config
 from llmspell_fleet.config import DeclaredKernel, FleetConfig
-from llmspell_fleet.config_tables import FleetFile, FleetTable
+from llmspell_fleet.config_tables import FleetFile, FleetTable, FleetTenantTable, TenantLimitsTable
+from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.requests import LimitsChange
-from llmspell_fleet.model.tenant import MIB, Limits
+from llmspell_fleet.model.tenant import MIB, Limits, TenantSpec
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import settings
 from llmspell_kernel.config import KernelConfig
@@ -51,16 +53,23 @@ def _document(path: tuple[str, ...], value: Any) -> str:
     nested: Any = value
     for depth in range(len(path) - 1, -1, -1):
         nested = {"mine" if path[depth] == "*" else path[depth]: nested}
-        if path[:depth] == ("fleet", "kernels"):
-            nested = [{"name": "k1"} | nested]
+        if path[:depth] in _LISTS:
+            nested = [_LISTS[path[:depth]] | nested]
     return tomli_w.dumps(nested)
+
+
+_LISTS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("fleet", "kernels"): {"name": "k1"},
+    ("fleet", "tenants"): {"id": "t1"},
+}
+"""Lists of tables, with what each of them has to have."""
 
 
 def _named(path: tuple[str, ...]) -> str:
     """How a problem with a key begins."""
     *tables, name = ("mine" if part == "*" else part for part in path)
-    if path[:2] == ("fleet", "kernels"):
-        tables[1] = "kernels[0]"
+    if path[:2] in _LISTS:
+        tables[1] += "[0]"
     return f"[{'.'.join(tables)}] {name}: "
 
 
@@ -83,6 +92,14 @@ _RIGHT = {
     "limits.max_message_size": "1MB",
     "fleet.kernels.limits.memory_bytes": "1GB",
     "fleet.kernels.limits.max_message_bytes": "1MB",
+    "fleet.tenants.limits.memory_bytes": "1GB",
+    "fleet.tenants.limits.max_message_bytes": "1MB",
+    "fleet.tenants.strategy": "sticky",
+    "fleet.tenants.isolation_level": "none",
+    "fleet.tenants.autoscale.busy_share": None,  # says nothing while max is 0
+    "fleet.tenants.autoscale.min": None,
+    "fleet.tenants.autoscale.up_after": None,
+    "fleet.tenants.autoscale.down_after": None,
     "fleet.restart.first_delay": "1s",
     "fleet.autoscale.busy_share": 0.5,
 }
@@ -120,6 +137,8 @@ def test_a_wrong_type_is_told_with_key_and_expectation(tmp_path: Path, key: Key)
 @pytest.mark.parametrize("key", KEYS, ids=_dotted)
 def test_a_misspelled_key_is_told_with_the_nearest(tmp_path: Path, key: Key) -> None:
     *tables, name = key.path
+    if name == "*":
+        return  # any name will do
     misspelled = name[0] + name
 
     (problem, *missing) = _problems(tmp_path, _document((*tables, misspelled), 1))
@@ -143,7 +162,7 @@ def test_a_misspelled_list_of_kernels_is_told_with_the_nearest(tmp_path: Path) -
 
 @pytest.mark.parametrize("key", [key for key in KEYS if _RIGHT.get(_dotted(key), True)], ids=_dotted)
 def test_no_key_is_without_effect_and_without_a_word(tmp_path: Path, key: Key) -> None:
-    alone = _document(("fleet", "kernels", "name"), "k1") if key.path[:2] == ("fleet", "kernels") else ""
+    alone = tomli_w.dumps({"fleet": {key.path[1]: [_LISTS[key.path[:2]]]}}) if key.path[:2] in _LISTS else ""
 
     assert _load(tmp_path, _document(key.path, _right_value(key))) != _load(tmp_path, alone)
 
@@ -507,11 +526,81 @@ def test_two_files_that_would_become_one_are_refused(case: str, loaded: FleetCon
         config.rerooted(loaded, runtime_dir=None, log_dir="/mine")
 
 
+def test_a_declared_tenant_may_be_all_that_a_request_may_ask_for() -> None:
+    keys = {name.removesuffix("_s") for name in FleetTenantTable.__struct_fields__}
+    members = {name.removesuffix("_s") for name in TenantSpec.__struct_fields__}
+
+    assert keys == members, "FleetTenantTable and tenant_of in config_tables.py are to have what TenantSpec has"
+    assert set(TenantLimitsTable.__struct_fields__) == set(Limits.__struct_fields__)
+
+
+def test_a_declared_tenant_takes_the_rest_from_the_fleet(tmp_path: Path) -> None:
+    text = """
+        [limits]
+        files = 100
+        [load_balancing]
+        strategy = "sticky"
+        [[fleet.tenants]]
+        id = "acme"
+        [[fleet.tenants]]
+        id = "globex"
+        replicas = 5
+        strategy = "round_robin"
+        isolation_level = "none"
+        idle_timeout = "1h"
+        labels = { env = "prod" }
+        [fleet.tenants.limits]
+        memory_bytes = "64MB"
+        max_clients = 3
+        [fleet.tenants.autoscale]
+        max = 4
+        """
+
+    acme, globex = _load(tmp_path, text).tenants
+
+    assert acme == TenantSpec(id=TenantId("acme"), strategy="sticky", limits=Limits(files=100))
+    assert globex == TenantSpec(
+        id=TenantId("globex"),
+        replicas=4,
+        strategy="round_robin",
+        isolation_level="none",
+        idle_timeout_s=3600,
+        labels={"env": "prod"},
+        limits=Limits(files=100, memory_bytes=64 * MIB, max_clients=3),
+        autoscale=Autoscale(max=4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "text", "said"),
+    [
+        ("no name", '[[fleet.tenants]]\nid = "A"\n', "[fleet.tenants[0]] id: expected a name"),
+        ("default", '[[fleet.tenants]]\nid = "default"\n', "tenant default is what"),
+        ("twice", '[[fleet.tenants]]\nid = "a"\n[[fleet.tenants]]\nid = "a"\n', "'a' more than once"),
+        ("alone", '[multi_tenant]\nenabled = false\n[[fleet.tenants]]\nid = "a"\n', "enabled is false"),
+        ("a label", '[[fleet.tenants]]\nid = "a"\nlabels = { a = "x,y" }\n', "'a' = 'x,y'"),
+        ("a kernel's label", '[[fleet.kernels]]\nname = "a"\nlabels = { "a b" = "x" }\n', "[fleet.kernels[0]] labels"),
+        ("a limit", '[[fleet.tenants]]\nid = "a"\nlimits = { memory_bytes = 5 }\n', "memory_bytes: expected 0"),
+        ("scaling", '[[fleet.tenants]]\nid = "a"\nautoscale = { min = 5, max = 2 }\n', "autoscale] max: expected"),
+        ("too many", '[fleet]\nmax_kernels = 3\n[[fleet.tenants]]\nid = "a"\nreplicas = 4\n', "the 4 kernels"),
+        (
+            "labels without end",
+            '[[fleet.tenants]]\nid = "a"\nlabels = { ' + ", ".join(f'n{n} = "x"' for n in range(65)) + " }\n",
+            "at most 64, found 65",
+        ),
+    ],
+)
+def test_what_cannot_be_a_tenant_is_told(tmp_path: Path, case: str, text: str, said: str) -> None:
+    (problem,) = _problems(tmp_path, text)
+
+    assert said in problem, case
+
+
 def test_the_shipped_file_names_every_key_that_has_an_effect() -> None:
     text = (ROOT / "configs" / "fleet.toml").read_text()
     lines = {line.lstrip("# ").partition(" =")[0] for line in text.splitlines() if " = " in line}
 
-    assert {key.path[-1] for key in KEYS if key.path[0] in IN_THE_SAMPLE} <= lines
+    assert {[name for name in key.path if name != "*"][-1] for key in KEYS if key.path[0] in IN_THE_SAMPLE} <= lines
     for table in TABLES:
         assert f"[{table}" in text
 

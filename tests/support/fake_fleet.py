@@ -16,6 +16,7 @@ import msgspec
 from llmspell_fleet.api.options import HttpOptions
 from llmspell_fleet.api.server import HttpServer, serve_http
 from llmspell_fleet.errors import (
+    BadRequestError,
     ConflictError,
     KernelDiedError,
     NotFoundError,
@@ -26,7 +27,9 @@ from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.labels import changed as changed_labels
+from llmspell_fleet.model.plan import ApplyView, Change, Drift
 from llmspell_fleet.model.requests import (
+    ApplyRequest,
     ExecuteRequest,
     KernelRequest,
     LimitsChange,
@@ -51,6 +54,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    TokenView,
     UpgradeView,
     Usage,
 )
@@ -100,6 +104,7 @@ class FakeFleet:
     """Lets code "wait" end."""
     begun: list[str] = field(default_factory=list)
     executed: list[str] = field(default_factory=list)
+    applied: list[ApplyRequest] = field(default_factory=list)
     streams: int = 0
     """Iterators that are open."""
     interrupted: list[KernelId] = field(default_factory=list)
@@ -188,6 +193,20 @@ class FakeFleet:
             version="0",
         )
 
+    async def apply(self, request: ApplyRequest) -> ApplyView:
+        """A configuration of "wrong" is refused; of "same" changes nothing."""
+        self.applied.append(request)
+        if request.config == "wrong":
+            raise BadRequestError("fleet.toml: not TOML\nfleet.toml: and more")
+        if request.config == "same":
+            return ApplyView(dry_run=request.dry_run, changes=(), drift=())
+        change = Change(target="tenant acme", key="replicas", before=1, after=3, how="live")
+        gone = Change(target="tenant old", key="", before={"replicas": 1}, after=None, how="removed")
+        later = Change(target="fleet", key="[fleet] port", before=1, after=2, how="restart")
+        drift = Drift(target="tenant globex", key="labels.a", configured=None, found="b")
+        changes = (later, change, gone) if request.prune else (later, change)
+        return ApplyView(dry_run=request.dry_run, changes=changes, drift=(drift,))
+
     async def create_tenant(self, request: TenantRequest) -> TenantCreated:
         if request.id in self._tenants:
             raise ConflictError(f"there is a tenant {request.id!r} already")
@@ -216,6 +235,9 @@ class FakeFleet:
             changed = msgspec.structs.replace(changed, labels=changed_labels(changed.labels, change.labels))
         self._tenants[tenant] = changed
         return self.tenant(tenant)
+
+    async def renew_token(self, tenant: TenantId) -> TokenView:
+        return TokenView(tenant=self.tenant(tenant).id, token=f"another-of-{tenant}")
 
     async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:
         """It ends at once unless a tenth of a second is too long to wait; with 9 that may be unavailable it fails."""

@@ -10,6 +10,7 @@ _COMMANDS = {
     "down": (f"{_HERE}.fleet_down:down", "Stop the fleet and all its kernels."),
     "status": (f"{_HERE}.fleet_status:status", "Ask the fleet how it is."),
     "list": (f"{_HERE}.fleet_status:list_command", "List the fleet's kernels."),
+    "apply": (f"{_HERE}.fleet_apply:apply", "Have the fleet be as a configuration file says."),
     "scale": (f"{_HERE}.fleet_pools:scale", "Give a tenant more or fewer kernels."),
     "restart": (f"{_HERE}.fleet_pools:restart", "Restart a tenant's kernels a few at a time, or one kernel."),
     "upgrade": (f"{_HERE}.fleet_upgrade:upgrade", "Replace the controller's code, and keep its kernels."),
@@ -21,6 +22,7 @@ llmspell fleet up --daemon                # prints where it listens
 llmspell fleet status
 llmspell fleet list
 llmspell fleet scale acme 60
+llmspell fleet apply fleet.toml --dry-run
 llmspell fleet logs --follow
 llmspell fleet down
 """

@@ -28,6 +28,7 @@ _COMMANDS = {
     "show": (f"{_HERE}:show", "Show a tenant and its kernels."),
     "update": (f"{_HERE}:update", "Change what a tenant should have."),
     "delete": (f"{_HERE}:delete", "End a tenant and its kernels."),
+    "token": (f"{_HERE}_token:token", "Give a tenant another token; prints it, this once."),
     "exec": (f"{_HERE}:exec_code", "Run Lua code on one of a tenant's kernels."),
 }
 _TENANT_EXAMPLES = """

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.plan import ApplyView
 from llmspell_fleet.model.requests import (
+    ApplyRequest,
     ExecuteRequest,
     KernelRequest,
     RollRequest,
@@ -27,6 +29,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    TokenView,
     UpgradeView,
 )
 
@@ -45,6 +48,10 @@ class Fleet(Protocol):
 
     async def upgrade(self, request: UpgradeRequest, connection: object) -> UpgradeView:
         """Become the code that is installed now, which answers on `connection`. ConflictError: this one goes on."""
+        ...
+
+    async def apply(self, request: ApplyRequest) -> ApplyView:
+        """Be as a configuration says, or say what that would change."""
         ...
 
     # --- tenants
@@ -67,6 +74,10 @@ class Fleet(Protocol):
 
     async def delete_tenant(self, tenant: TenantId) -> None:
         """End it; returns when its kernels are gone."""
+        ...
+
+    async def renew_token(self, tenant: TenantId) -> TokenView:
+        """Give it another token; those it had before open nothing any more."""
         ...
 
     async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:

@@ -33,6 +33,7 @@ PARAMETERS: Final[dict[str, Json]] = {
 
 GROUPS: Final = {
     "service": "Whether it runs, how it is, and what it offers.",
+    "apply": "Having the fleet be as a configuration says.",
     "upgrade": "Replacing the controller's code.",
     "tenants": "Who kernels belong to, what they may use, and running code on them.",
     "kernels": "Single Lua processes.",

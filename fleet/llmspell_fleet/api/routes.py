@@ -8,7 +8,9 @@ from llmspell_fleet.api.auth import Access
 from llmspell_fleet.api.route import Route, route
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.plan import ApplyView
 from llmspell_fleet.model.requests import (
+    ApplyRequest,
     ExecuteRequest,
     KernelRequest,
     LeaseChange,
@@ -29,6 +31,7 @@ from llmspell_fleet.model.views import (
     RollView,
     TenantCreated,
     TenantView,
+    TokenView,
     UpgradeView,
 )
 
@@ -57,6 +60,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     route(
         "POST",
+        "/v1/apply",
+        system.apply,
+        ADMIN,
+        {200: ApplyView},
+        problems=(429, 503),
+        example=ApplyRequest(config="[fleet]\nstartup_kernels = 4\n", dry_run=True),
+    ),
+    route(
+        "POST",
         "/v1/tenants",
         tenants.create,
         ADMIN,
@@ -75,6 +87,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         problems=(409, 429, 503),
         example=TenantChange(replicas=4),
     ),
+    route("POST", _TENANT + "/token", tenants.renew_token, ADMIN, {201: TokenView}, problems=(503,)),
     route(
         "POST",
         _TENANT + "/restart",

@@ -2,7 +2,7 @@
 
 from llmspell_fleet.api.answers import Answer, Reply, json_answer
 from llmspell_fleet.api.call import Call
-from llmspell_fleet.model.requests import UpgradeRequest
+from llmspell_fleet.model.requests import ApplyRequest, UpgradeRequest
 
 
 async def livez(call: Call) -> Reply:  # noqa: ARG001 - a handler's form
@@ -37,6 +37,15 @@ async def metrics(call: Call) -> Reply:
     """All metrics, as Prometheus text or, by Accept, as OpenMetrics."""
     body, content_type = call.api.metrics.render(call.request.headers.get("Accept", ""))
     return Answer(200, body, content_type)
+
+
+async def apply(call: Call, body: ApplyRequest) -> Reply:
+    """Be as a configuration file says, key by key where it says something new; with `dry_run`, say what would change.
+
+    What was changed through this interface meanwhile is kept, and told as `drift`. Everything that is wrong with a
+    configuration is told at once, and nothing is changed then. It holds until the fleet's own file is changed.
+    """
+    return json_answer(await call.fleet.apply(body))
 
 
 async def description(call: Call) -> Reply:

@@ -35,6 +35,14 @@ async def update(call: Call, body: TenantChange) -> Reply:
     return json_answer(await call.fleet.update_tenant(call.tenant, body))
 
 
+async def renew_token(call: Call) -> Reply:
+    """Give a tenant another token, which is in this answer and nowhere else; those before open nothing any more.
+
+    Tenants that the configuration declares get their first one so.
+    """
+    return json_answer(await call.fleet.renew_token(call.tenant), 201)
+
+
 async def restart(call: Call, body: RollRequest) -> Reply:
     """Give each kernel of a tenant a new process, a few at a time, while the others serve.
 

@@ -5,14 +5,13 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from msgspec.structs import replace
-
-from llmspell_fleet.config import DeclaredKernel, FleetConfig
+from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.config_wanted import wanted
 from llmspell_fleet.controller.adoption import Adoption
 from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
+from llmspell_fleet.controller.configuring import Configuring
 from llmspell_fleet.controller.culling import Culling
-from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
@@ -25,20 +24,18 @@ from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.service import Service
 from llmspell_fleet.controller.shutdown import stop_all
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.controller.warm import WarmPool
 from llmspell_fleet.errors import ConflictError, StoreError
 from llmspell_fleet.model.ids import WARM, KernelId
-from llmspell_fleet.model.kernel import Kernel, KernelSpec
-from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
+from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, raise_descriptor_limit
 from llmspell_fleet.spawner.processes import reap
 from llmspell_fleet.spawner.spawner import Spawner
-from llmspell_fleet.store.records import Loaded, TenantRecord
 from llmspell_fleet.store.store import Store
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
@@ -78,9 +75,7 @@ class Controller:
             policy=config.restart,
             log_level=config.log_level,
         )
-        self.tenants = Tenants(
-            self.supervisor, self._store, pinned={kernel.name for kernel in config.declared}, capacity=capacity
-        )
+        self.tenants = Tenants(self.supervisor, self._store, capacity=capacity)
         self.background = Background()
         self.adopted = 0
         """Kernels that were found running at the start."""
@@ -127,6 +122,16 @@ class Controller:
             background=self.background,
         )
         self.service = Service(parts, _defaults(config), self.health.view)
+        self.configuring = Configuring(
+            self.tenants,
+            self.supervisor,
+            self.rolls,
+            self.events,
+            self.metrics,
+            self._store,
+            self.background,
+            self.service.delete_tenant,
+        )
         self._hold(config)
 
     # --- start
@@ -144,7 +149,8 @@ class Controller:
         adopted = self.adopted = await adoption.run(loaded.kernels)
         self._recorded.resume(unfinished)
         self.rolls.restore(loaded.notes)
-        self._declare(loaded)
+        self.configuring.restore(loaded.notes)
+        self.configuring.carry_out(self.configuring.plan(wanted(self._config)))
         for tenant in self.tenants:
             self.tenants.reconcile(tenant)
         self.leases.restore(loaded.leases)
@@ -156,63 +162,12 @@ class Controller:
         self.events.emit("fleet.started", data=data)
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)
 
-    def _declare(self, loaded: Loaded) -> None:
-        """Tenant `default` is as the configuration says, but for what was changed through the API since it said so."""
-        config = self._config
-        spec = _default_spec(config)
-        stored = next((record for record in loaded.tenants if record.spec.id == DEFAULT_TENANT), None)
-        if stored is None:
-            self.metrics.add_tenant(DEFAULT_TENANT)
-            record = TenantRecord(spec=spec, created_at=date_now(), configured=spec)
-            tenant = self.tenants.add(record)
-        else:
-            tenant = self.tenants.get(DEFAULT_TENANT)
-            self._configure(tenant, spec)
-        for declared in config.declared:
-            self._declare_kernel(tenant, declared)
-
-    def _declare_kernel(self, tenant: Tenant, declared: DeclaredKernel) -> None:
-        config = self._config
-        existing = next((e for e in tenant.entries.values() if e.kernel.spec.name == declared.name), None)
-        fresh = self.tenants.new_spec(tenant, name=declared.name, port=declared.port)
-        idle_timeout_s = config.idle_timeout_s if declared.idle_timeout_s is None else declared.idle_timeout_s
-        spec: KernelSpec = replace(
-            fresh,
-            id=existing.id if existing is not None else fresh.id,
-            limits=declared.limited(config.limits),
-            idle_timeout_s=idle_timeout_s,
-            log_file=declared.log_file,
-            pid_file=declared.pid_file,
-        )
-        if existing is None:
-            self.tenants.adopt(Kernel(spec=spec))
-        elif existing.kernel.spec != spec:
-            self.supervisor.change_spec(existing, spec)
-
-    def _configure(self, tenant: Tenant, now: TenantSpec) -> None:
-        """What the configuration says otherwise than before holds; what it says as before may have been changed."""
-        before = tenant.record.configured
-        changed = {
-            name: getattr(now, name)
-            for name in now.__struct_fields__
-            if before is None or getattr(now, name) != getattr(before, name)
-        }
-        tenant.record = replace(tenant.record, configured=now)
-        self.tenants.change(tenant, replace(tenant.spec, **changed))
-
     # --- while it runs
 
-    def reload(self, config: FleetConfig) -> None:
-        """Hold another configuration: what of it can be held without a restart."""
+    def hold(self, config: FleetConfig) -> None:
+        """Hold another configuration, but for what it declares (`configuring`)."""
         self._config = config
         self._hold(config)
-        if DEFAULT_TENANT in self.tenants:
-            tenant = self.tenants.get(DEFAULT_TENANT)
-            self._configure(tenant, _default_spec(config))
-            for declared in config.declared:
-                self._declare_kernel(tenant, declared)
-            self.tenants.reconcile(tenant)
-        self.events.emit("fleet.reloaded")
 
     def _hold(self, config: FleetConfig) -> None:
         self.supervisor.policy = config.restart
@@ -271,22 +226,6 @@ class Controller:
 def _default_kernel(config: FleetConfig) -> KernelSpec:
     """What the fleet's own warm kernels are: as those of a tenant that asks for nothing else."""
     return KernelSpec(id=KernelId(""), tenant=WARM, limits=config.limits, isolation_level=config.isolation_level)
-
-
-def _default_spec(config: FleetConfig) -> TenantSpec:
-    autoscale = config.autoscale
-    return TenantSpec(
-        id=DEFAULT_TENANT,
-        replicas=config.startup_kernels if autoscale is None else autoscale.clipped(config.startup_kernels),
-        autoscale=autoscale,
-        strategy=config.strategy,
-        limits=config.limits,
-        isolation_level=config.isolation_level,
-        idle_timeout_s=config.idle_timeout_s,
-        cull_busy=config.cull_busy,
-        cull_connected=config.cull_connected,
-        warm=config.warm,
-    )
 
 
 def _defaults(config: FleetConfig) -> Defaults:

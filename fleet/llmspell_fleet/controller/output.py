@@ -29,7 +29,8 @@ class Output:
 
     def __init__(self, fifo: str, log_files: Sequence[str]) -> None:
         self._fifo = fifo
-        self._log_files = log_files
+        self.log_files = log_files
+        """Where lines go besides memory, from now on."""
         self._lines: deque[LogLine] = deque()
         self._bytes = 0
         self._seq = 0
@@ -96,7 +97,7 @@ class Output:
         while len(self._lines) > KEPT_LINES or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._lines.popleft().text.encode())
         written = "".join(f"{at} [{self.incarnation}] {text}\n" for text in texts).encode("utf-8", "replace")
-        for path in self._log_files:
+        for path in self.log_files:
             try:
                 _append(path, written)
             except OSError:

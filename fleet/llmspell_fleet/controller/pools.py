@@ -1,14 +1,37 @@
-"""Whole pools as the HTTP face asks for them: restarted a few kernels at a time."""
+"""Whole pools as the HTTP face asks for them: restarted a few kernels at a time, configured anew."""
+
+from collections.abc import Callable
 
 from llmspell_fleet.controller.provisioning import Provisioning
 from llmspell_fleet.model.ids import TenantId
-from llmspell_fleet.model.requests import RollRequest
-from llmspell_fleet.model.views import RollView
+from llmspell_fleet.model.plan import ApplyView
+from llmspell_fleet.model.requests import ApplyRequest, RollRequest
+from llmspell_fleet.model.views import RollView, TokenView
 from llmspell_fleet.policy.rolling import share
 
 
 class Pools(Provisioning):
     """What is asked of a tenant's kernels together. Belongs to the event loop."""
+
+    configure: Callable[[ApplyRequest], ApplyView]
+    """Set before anybody is served."""
+
+    async def apply(self, request: ApplyRequest) -> ApplyView:
+        """Be as a configuration says, or say what that would change (Fleet)."""
+        if not request.dry_run:
+            self._require_store()
+        view = self.configure(request)
+        await self._recorded()
+        return view
+
+    async def renew_token(self, tenant: TenantId) -> TokenView:
+        """Give it another token, and end those before (Fleet)."""
+        self._require_store()
+        found = self._of.tenants.get(tenant)
+        self._of.tokens.revoke(found.id)
+        token = self._of.tokens.issue("tenant", found.id)
+        await self._recorded()
+        return TokenView(tenant=found.id, token=token)
 
     async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:
         """Give each of its kernels a new incarnation, a few at a time (Fleet)."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.events import Events
@@ -68,6 +69,25 @@ class Rolls:
         }
         max_surge = min(max_surge, len(targets))
         self._tenants.promise(max_surge)
+        self._begin(tenant, targets, max_unavailable=max_unavailable, max_surge=max_surge, reason=reason)
+
+    def join(self, tenant: Tenant, kernels: Collection[KernelId], *, reason: str) -> None:
+        """Give `kernels` a new incarnation, one after the other; a restart that is under way takes them in."""
+        targets = {kernel: tenant.entries[kernel].kernel.incarnation for kernel in kernels}
+        before = self._rolls.get(tenant.id)
+        if before is None:
+            self._begin(tenant, targets, max_unavailable=1, max_surge=0, reason=reason)
+            return
+        joined = {**before.targets, **targets}
+        total = before.total - len(before.targets) + len(joined)
+        roll = self._rolls[tenant.id] = replace(before, targets=joined, total=total)
+        tenant.roll = _view(roll, "rolling")
+        self._keep(roll)
+        self._soon(tenant.id)
+
+    def _begin(
+        self, tenant: Tenant, targets: dict[KernelId, int], *, max_unavailable: int, max_surge: int, reason: str
+    ) -> None:
         roll = Roll(
             tenant=tenant.id,
             max_unavailable=max_unavailable,

@@ -120,14 +120,16 @@ class Supervisor:
 
     def add(self, kernel: Kernel) -> Entry:
         """Take a kernel in; it has no process of ours yet."""
-        log_files = [self._paths.kernel_log(kernel.id), *filter(None, [kernel.spec.log_file])]
-        output = Output(files.fifo_path(self._paths, kernel.id), log_files)
+        output = Output(files.fifo_path(self._paths, kernel.id), self._log_files(kernel.spec))
         entry = self._entries[kernel.id] = Entry(kernel, output)
         self._store.save_kernel(kernel)
         for limit in unenforced(kernel.spec):
             value = getattr(kernel.spec.limits, limit)
             self._events.emit("limit.unenforced", entry.tenant, entry.id, {"limit": limit, "value": value})
         return entry
+
+    def _log_files(self, spec: KernelSpec) -> list[str]:
+        return [self._paths.kernel_log(spec.id), *filter(None, [spec.log_file])]
 
     def forget(self, entry: Entry) -> None:
         """A kernel without a process leaves for good, and its files with it."""
@@ -142,6 +144,7 @@ class Supervisor:
     def change_spec(self, entry: Entry, spec: KernelSpec) -> None:
         """What it should be from its next incarnation on."""
         entry.kernel = replace(entry.kernel, spec=spec)
+        entry.output.log_files = self._log_files(spec)
         self._store.save_kernel(entry.kernel)
 
     # --- events to actions

@@ -11,7 +11,7 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.errors import NotFoundError, TooManyError
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
-from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
+from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase, inherited
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.views import RollView  # noqa: TC001 - so are all others
 from llmspell_fleet.policy.admit import FULL, Bucket, Denied, admit_kernels
@@ -144,11 +144,11 @@ def own_session(entry: Entry) -> str:
 class Tenants:
     """All tenants, and the one place where kernels are promised. Belongs to the event loop."""
 
-    def __init__(self, supervisor: Supervisor, store: Store, *, pinned: Collection[str], capacity: int) -> None:
+    def __init__(self, supervisor: Supervisor, store: Store, *, capacity: int) -> None:
         self._supervisor = supervisor
         self._store = store
         self._tenants: dict[TenantId, Tenant] = {}
-        self.pinned = pinned
+        self.pinned: Collection[str] = ()
         """Names of kernels that the configuration declares."""
         self.max_kernels = capacity
         self.capacity = capacity
@@ -212,14 +212,7 @@ class Tenants:
         for entry in tenant.entries.values():
             if entry.kernel.spec.name in self.pinned and entry.kernel.spec.name:
                 continue
-            changed = replace(
-                entry.kernel.spec,
-                limits=spec.limits,
-                isolation_level=spec.isolation_level,
-                idle_timeout_s=spec.idle_timeout_s,
-                cull_busy=spec.cull_busy,
-                cull_connected=spec.cull_connected,
-            )
+            changed = replace(entry.kernel.spec, **inherited(spec))
             if changed != entry.kernel.spec:
                 self._supervisor.change_spec(entry, changed)
 
@@ -277,12 +270,8 @@ class Tenants:
             tenant=tenant.id,
             name=name,
             port=port,
-            limits=tenant.spec.limits,
-            isolation_level=tenant.spec.isolation_level,
-            idle_timeout_s=tenant.spec.idle_timeout_s,
-            cull_busy=tenant.spec.cull_busy,
-            cull_connected=tenant.spec.cull_connected,
             labels=dict(labels or {}),
+            **inherited(tenant.spec),
         )
 
     async def remove(self, tenant: Tenant) -> None:

@@ -1,13 +1,13 @@
 """A kernel: what should be (`KernelSpec`), what is (`Kernel`), and why it was not any more (`Death`)."""
 
 import enum
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.labels import Labels
-from llmspell_fleet.model.tenant import IsolationLevel, Limits
+from llmspell_fleet.model.tenant import IsolationLevel, Limits, TenantSpec
 
 
 class Phase(enum.Enum):
@@ -123,6 +123,14 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where a supervisor wants its pid besides its own file."""
     labels: Labels = {}
     """Its own, besides its tenant's."""
+
+
+_INHERITED = (set(KernelSpec.__struct_fields__) & set(TenantSpec.__struct_fields__)) - {"id", "labels"}
+
+
+def inherited(tenant: TenantSpec) -> dict[str, Any]:
+    """The members of a `KernelSpec` that a kernel has from its tenant: all that both have but ids and labels."""
+    return {name: getattr(tenant, name) for name in _INHERITED}
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,6 +110,17 @@ class UpgradeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether to go on then all the same, and let those answers be lost."""
 
 
+class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/apply`: another configuration for the fleet."""
+
+    config: str
+    """The text of a configuration file, TOML; relative paths and `${NAME}` are the controller's."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+    prune: bool = False
+    """Remove tenants that an earlier configuration declared and this one does not."""
+
+
 class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/tenants/{tenant}/execute`."""
 

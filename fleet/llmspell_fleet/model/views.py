@@ -115,6 +115,13 @@ class TenantCreated(TenantView, frozen=True, kw_only=True):
     token: str
 
 
+class TokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's new token, this once."""
+
+    tenant: TenantId
+    token: str
+
+
 class ErrorView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a script failed."""
 

@@ -18,8 +18,6 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     spec: TenantSpec
     created_at: str
     """ISO 8601 in UTC, as every `_at` here."""
-    configured: TenantSpec | None = None
-    """What the configuration said when it was read last; None = a client made this tenant."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):

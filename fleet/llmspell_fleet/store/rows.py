@@ -22,7 +22,7 @@ class Upsert(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-TENANTS: Final = Upsert("tenants", ("id", "spec", "created_at", "configured"), "id")
+TENANTS: Final = Upsert("tenants", ("id", "spec", "created_at"), "id")
 KERNELS_DESIRED: Final = Upsert("kernels_desired", ("id", "tenant", "spec", "is_wanted"), "id")
 KERNELS_OBSERVED: Final = Upsert(
     "kernels_observed",
@@ -79,18 +79,12 @@ def _json(value: object) -> str:
 
 def tenant_row(record: TenantRecord) -> Row:
     """For TENANTS."""
-    return (
-        record.spec.id,
-        _json(record.spec),
-        record.created_at,
-        _json(record.configured) if record.configured else None,
-    )
+    return record.spec.id, _json(record.spec), record.created_at
 
 
 def to_tenant(row: Row) -> TenantRecord:
     """From TENANTS."""
-    configured = _tenant_specs.decode(row[3]) if row[3] is not None else None
-    return TenantRecord(spec=_tenant_specs.decode(row[1]), created_at=row[2], configured=configured)
+    return TenantRecord(spec=_tenant_specs.decode(row[1]), created_at=row[2])
 
 
 def desired_row(kernel: Kernel) -> Row:

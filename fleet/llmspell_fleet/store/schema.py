@@ -9,7 +9,7 @@ _VERSION_1: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     # --- what should be
     """CREATE TABLE tenants (
-        id TEXT PRIMARY KEY, spec TEXT NOT NULL, created_at TEXT NOT NULL, configured TEXT
+        id TEXT PRIMARY KEY, spec TEXT NOT NULL, created_at TEXT NOT NULL
     ) WITHOUT ROWID""",
     """CREATE TABLE kernels_desired (
         id TEXT PRIMARY KEY, tenant TEXT NOT NULL, spec TEXT NOT NULL, is_wanted INTEGER NOT NULL

@@ -280,7 +280,7 @@ async def test_other_limits_make_other_warm_kernels(controller: Start) -> None:
     async with controller(warm_size=1) as site:
         (before,) = await filled(site, 1)
         config = site.controller._config
-        site.controller.reload(replace(config, limits=replace(config.limits, memory_bytes=99_000_000)))
+        site.controller.hold(replace(config, limits=replace(config.limits, memory_bytes=99_000_000)))
 
         await eventually(lambda: before not in warm(site), "the old one has left")
         (after,) = await filled(site, 1)

@@ -102,7 +102,7 @@ tokens = st.builds(
     created_at=_DATES,
 )
 leases = st.builds(Lease, id=_TEXTS, tenant=_TENANTS, session=_TEXTS, kernel_id=_KERNEL_IDS, expires_at=_DATES)
-tenants = st.builds(TenantRecord, spec=tenant_specs, created_at=_DATES, configured=st.none() | tenant_specs)
+tenants = st.builds(TenantRecord, spec=tenant_specs, created_at=_DATES)
 
 
 def _by(records: list[Any], key: str) -> dict[Any, Any]:

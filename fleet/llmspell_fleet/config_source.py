@@ -1,0 +1,104 @@
+"""Where a fleet's configuration comes from: its file, or what was applied to it since that file was last changed."""
+
+import contextlib
+import hashlib
+import os
+
+import msgspec
+
+from llmspell_fleet.config import FleetConfig, apply_command_line, load_fleet_config, refuse_weaker, rerooted
+from llmspell_fleet.options import FleetOptions
+from llmspell_fleet.paths import FleetPaths
+from llmspell_kernel.errors import RefusedError
+from llmspell_kernel.safe_files import read_private, write_private
+
+_LARGEST_BYTES = 64 * 1024 * 1024
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A configuration that was applied to a running fleet; kept in the state directory."""
+
+    text: str
+    """TOML."""
+    at: str
+    """ISO 8601 in UTC."""
+    file_sha256: str
+    """Of the fleet's own file at that time, in hexadecimal; "" = it had none."""
+
+
+class ConfigSource:
+    """Reads a fleet's configuration, with what the command line says on top."""
+
+    def __init__(self, options: FleetOptions, paths: FleetPaths) -> None:
+        self._options = options
+        self._paths = paths
+        self.said = ""
+        """What there is to say of where the configuration comes from, for people; "" = nothing."""
+
+    def load(self) -> FleetConfig:
+        """What holds. The newest word counts: what was applied, unless the file has another content since.
+
+        MisuseError, RefusedError: it cannot be meant, or must not be.
+        """
+        applied, self.said = self._applied(), ""
+        if applied is not None and applied.file_sha256 == self._file_sha256():
+            file = self._options.config_file
+            since = f", since {file} is as it was then" if file else ""
+            self.said = f"the configuration that was applied at {applied.at} holds{since}"
+            return self._read(applied.text)
+        config = self._read(None)
+        if applied is not None:
+            self.said = (
+                f"{self._options.config_file or 'no file'} holds again, and not what was applied at {applied.at}"
+            )
+        return config
+
+    def tidy(self) -> None:
+        """What was loaded holds from now on: forget what was applied before it."""
+        applied = self._applied()
+        if applied is not None and applied.file_sha256 != self._file_sha256():
+            os.unlink(self._paths.applied_file)
+
+    def parse(self, text: str) -> FleetConfig:
+        """What `text` in the place of the file comes to; raises as `load`."""
+        return self._read(text)
+
+    def keep(self, text: str, at: str) -> None:
+        """From now on that is the configuration, until the fleet's file has another content."""
+        applied = Applied(text, at, self._file_sha256())
+        write_private(self._paths.applied_file, msgspec.json.encode(applied), what="applied configuration")
+
+    def _applied(self) -> Applied | None:
+        path = self._paths.applied_file
+        try:
+            content = read_private(path, what="applied configuration", limit_bytes=_LARGEST_BYTES)
+            return msgspec.json.decode(content, type=Applied)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError as fault:
+            raise RefusedError(
+                f"{path} should hold the configuration that was applied last, and is damaged ({fault}): remove it, and "
+                "the fleet's own file holds again"
+            ) from None
+
+    def _file_sha256(self) -> str:
+        if self._options.config_file is None:
+            return ""
+        try:
+            with open(self._options.config_file, "rb") as stream:
+                return hashlib.sha256(stream.read()).hexdigest()
+        except OSError:
+            return "unreadable"
+
+    def _read(self, text: str | None) -> FleetConfig:
+        options, paths = self._options, self._paths
+        with contextlib.chdir(options.directory or "."):  # where relative paths in the file mean what they say
+            config = load_fleet_config(options.config_file, environ=os.environ, text=text)
+        config = apply_command_line(config, port=options.port)
+        config, moved = rerooted(
+            config,
+            runtime_dir=paths.runtime if "runtime" in options.is_rerooted else None,
+            log_dir=paths.logs if "log" in options.is_rerooted else None,
+        )
+        config = refuse_weaker(config, allow_weaker=options.allow_weaker_isolation)
+        return msgspec.structs.replace(config, notices=(*moved, *config.notices))

@@ -18,7 +18,15 @@ from llmspell_fleet.client_http import EVENT_STREAM, PROBLEM, Server, error_of, 
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, is_name
 from llmspell_fleet.model.plan import ApplyView
-from llmspell_fleet.model.requests import ApplyRequest, ExecuteRequest, RollRequest, TenantChange, UpgradeRequest
+from llmspell_fleet.model.requests import (
+    ApplyRequest,
+    DrainRequest,
+    ExecuteRequest,
+    ForwardedSignal,
+    RollRequest,
+    TenantChange,
+    UpgradeRequest,
+)
 from llmspell_fleet.model.views import (
     ExecuteView,
     HealthView,
@@ -177,6 +185,22 @@ class FleetClient:
         """Give it a new process; returns when that is READY."""
         return self._ask("POST", f"/v1/kernels/{kernel}/restart", KernelView, timeout_s=_RESTARTED_WITHIN_S)
 
+    def signal(self, target: KernelView | TenantView | None, name: ForwardedSignal) -> None:
+        """Forward a signal to a kernel, to a tenant's kernels, or to all (None)."""
+        with self._request("POST", f"{_path(target)}/signal", body={"signal": name}, accepted=_DELETED):
+            return
+
+    def drain(self, target: KernelView | TenantView | None, request: DrainRequest) -> list[KernelView]:
+        """Let a kernel finish what it runs and end, or a tenant's, or all; those that were meant, as they are then."""
+        path, body = f"{_path(target)}/drain", msgspec.to_builtins(request)
+        timeout_s = request.wait_s + _ANSWER_WITHIN_S
+        if isinstance(target, KernelView):
+            return [self._ask("POST", path, KernelView, body=body, timeout_s=timeout_s)]
+        if isinstance(target, TenantView):
+            return self._ask("POST", path, TenantView, body=body, timeout_s=timeout_s).kernels
+        every = self._ask("POST", path, Page[TenantView], body=body, timeout_s=timeout_s)
+        return [kernel for tenant in every.items for kernel in tenant.kernels]
+
     # --- executions
 
     def execute(self, tenant: str, request: ExecuteRequest) -> ExecuteView:
@@ -280,6 +304,12 @@ def _own_address(paths: FleetPaths) -> str:
         )
     # The socket lies in a directory that is ours alone; whoever answers at a port could be anybody.
     return f"unix:{running.address.socket}"
+
+
+def _path(target: KernelView | TenantView | None) -> str:
+    if target is None:
+        return "/v1"
+    return f"/v1/{'kernels' if isinstance(target, KernelView) else 'tenants'}/{target.id}"
 
 
 def _name(tenant: str) -> str:

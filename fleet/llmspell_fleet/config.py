@@ -12,9 +12,11 @@ import msgspec
 from llmspell_fleet import config_checks, config_tables
 from llmspell_fleet.config_notices import degraded_by, notices_for
 from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
+from llmspell_fleet.model.kernel import Condition
 from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.requests import LimitsChange
-from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy, TenantSpec
+from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, RestartRule, Strategy, TenantSpec
+from llmspell_fleet.policy.liveness import ProbePolicy
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel import settings
@@ -46,6 +48,11 @@ class DeclaredKernel(msgspec.Struct, frozen=True, kw_only=True):
     """None = as `FleetConfig.idle_timeout_s` says."""
     labels: Mapping[str, str] = {}
     """Besides those of its tenant."""
+    restart: RestartRule | None = None
+    max_age_s: float | None = None
+    max_age_variance: float | None = None
+    """None = as `FleetConfig` says, these three."""
+    depends_on: dict[str, Condition] = {}
     limits: LimitsChange = LimitsChange()
     """Where it differs from `FleetConfig.limits`."""
 
@@ -89,12 +96,16 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are declared, besides `default`."""
     spawner: Literal["zygote", "subprocess"] = "zygote"
     restart: RestartPolicy = RestartPolicy()
+    restart_rule: RestartRule = "always"
+    max_age_s: float = 0.0
+    max_age_variance: float = 0.1
+    """Of tenant `default`, these three."""
+    probe: ProbePolicy = ProbePolicy()
     lease_ttl_s: float = 300.0
     """How long a lease lasts that nobody renews."""
 
     strategy: Strategy = "least_loaded"
     """Of tenants that state none."""
-    health_check_interval_s: float = 30.0
     failover_enabled: bool = True
     """Whether a request whose kernel died before it began is tried on another one."""
     multi_tenant_enabled: bool = True
@@ -197,10 +208,20 @@ def fleet_config(file: FleetFile) -> FleetConfig:
             start_deadline_s=fleet.start_deadline,
             stop_deadline_s=fleet.stop_deadline,
             drain_deadline_s=fleet.drain_deadline,
+            interrupt_deadline_s=fleet.stop.interrupt_deadline,
+            shutdown_deadline_s=fleet.stop.shutdown_deadline,
+        ),
+        restart_rule=restart.rule,
+        max_age_s=fleet.max_age,
+        max_age_variance=fleet.max_age_variance,
+        probe=ProbePolicy(
+            interval_s=file.load_balancing.health_check_interval,
+            timeout_s=fleet.probe.timeout,
+            deadline_s=fleet.probe.deadline,
+            resumes=fleet.probe.resume,
         ),
         lease_ttl_s=fleet.lease_ttl,
         strategy=strategy,
-        health_check_interval_s=file.load_balancing.health_check_interval,
         failover_enabled=file.load_balancing.failover_enabled,
         multi_tenant_enabled=file.multi_tenant.enabled,
         isolation_level=file.multi_tenant.isolation_level,
@@ -226,6 +247,10 @@ def _declared(table: FleetKernelTable) -> DeclaredKernel:
         pid_file=_absolute(table.pid_file),
         idle_timeout_s=table.idle_timeout,
         labels=table.labels,
+        restart=table.restart,
+        max_age_s=table.max_age,
+        max_age_variance=table.max_age_variance,
+        depends_on=table.depends_on,
         limits=LimitsChange(max_clients=table.max_clients, **msgspec.structs.asdict(table.limits)),
     )
 

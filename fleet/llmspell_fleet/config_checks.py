@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from llmspell_fleet.config_supervision import dependency_problems
 from llmspell_fleet.config_tables import (
     FleetFile,
     FleetTable,
@@ -87,6 +88,7 @@ def _declared_problems(fleet: FleetTable) -> Iterator[str]:
                 yield f"{where} {key}: expected the path of a file, found {path!r}"
         yield from _label_problems(where, kernel.labels)
         yield from _bounds_problems(where.replace("]]", "].limits]"), kernel.limits)
+    yield from dependency_problems(fleet.kernels, fleet.restart.rule)
     for key in ("name", "port", "log_file", "pid_file"):
         for value in _repeated(getattr(kernel, key) for kernel in kernels):
             yield f"[[fleet.kernels]] {key}: expected a different one for each kernel, found {value!r} more than once"
@@ -134,6 +136,10 @@ def _duration_problems(file: FleetFile) -> Iterator[str]:
     for key, value, least_s in (
         ("[fleet] start_deadline", fleet.start_deadline, 1),
         ("[fleet] stop_deadline", fleet.stop_deadline, 0.1),
+        ("[fleet.probe] timeout", fleet.probe.timeout, 0.1),
+        ("[fleet.probe] deadline", fleet.probe.deadline, 0.1),
+        ("[fleet.stop] interrupt_deadline", fleet.stop.interrupt_deadline, 0.1),
+        ("[fleet.stop] shutdown_deadline", fleet.stop.shutdown_deadline, 0.1),
         ("[fleet] lease_ttl", fleet.lease_ttl, 1),
         ("[fleet.restart] window", fleet.restart.window, 1),
         ("[load_balancing] health_check_interval", file.load_balancing.health_check_interval, 0.1),

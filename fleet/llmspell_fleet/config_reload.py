@@ -8,7 +8,7 @@ from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.model.plan import Change
 from llmspell_fleet.model.tenant import Limits
 
-_NESTED = ("limits", "restart")
+_NESTED = ("limits", "probe", "restart")
 _AT_ONCE = {
     "name": "[fleet] name",
     "max_kernels": "[fleet] max_kernels",
@@ -17,12 +17,20 @@ _AT_ONCE = {
     "restart.start_deadline_s": "[fleet] start_deadline",
     "restart.stop_deadline_s": "[fleet] stop_deadline",
     "restart.drain_deadline_s": "[fleet] drain_deadline",
+    "restart.interrupt_deadline_s": "[fleet.stop] interrupt_deadline",
+    "restart.shutdown_deadline_s": "[fleet.stop] shutdown_deadline",
+    "restart_rule": "[fleet.restart] rule",
+    "max_age_s": "[fleet] max_age",
+    "max_age_variance": "[fleet] max_age_variance",
     "restart.max_restarts": "[fleet.restart] max_restarts",
     "restart.window_s": "[fleet.restart] window",
     "restart.first_delay_s": "[fleet.restart] first_delay",
     "restart.longest_delay_s": "[fleet.restart] longest_delay",
     "strategy": "[load_balancing] strategy",
-    "health_check_interval_s": "[load_balancing] health_check_interval",
+    "probe.interval_s": "[load_balancing] health_check_interval",
+    "probe.timeout_s": "[fleet.probe] timeout",
+    "probe.deadline_s": "[fleet.probe] deadline",
+    "probe.resumes": "[fleet.probe] resume",
     "failover_enabled": "[load_balancing] failover_enabled",
     "multi_tenant_enabled": "[multi_tenant] enabled",
     "isolation_level": "[multi_tenant] isolation_level",

@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from llmspell_fleet.config_supervision import ProbeTable, RestartTable, StopTable
 from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.kernel import Condition
 from llmspell_fleet.model.pool import Autoscale, WarmUse
-from llmspell_fleet.model.tenant import MIB, IsolationLevel, Limits, Strategy, TenantSpec
+from llmspell_fleet.model.tenant import MIB, Fraction, IsolationLevel, Limits, RestartRule, Strategy, TenantSpec
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel import planned_tables as planned
@@ -53,16 +55,11 @@ class FleetKernelTable(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout: Duration | None = None
     max_clients: Clients | None = None
     labels: dict[str, str] = {}
+    restart: RestartRule | None = None
+    max_age: Duration | None = None
+    max_age_variance: Fraction | None = None
+    depends_on: dict[str, Condition] = {}
     limits: KernelLimitsTable = KernelLimitsTable()
-
-
-class RestartTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[fleet.restart]``: what follows a kernel's death."""
-
-    max_restarts: Count = _RESTART.max_restarts
-    window: Duration = _RESTART.window_s
-    first_delay: Duration = _RESTART.first_delay_s
-    longest_delay: Duration = _RESTART.longest_delay_s
 
 
 class AutoscaleTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +102,9 @@ class FleetTenantTable(msgspec.Struct, frozen=True, kw_only=True):
     autoscale: AutoscaleTable = AutoscaleTable()
     warm: WarmUse = "prefer"
     warm_size: Count = 0
+    restart: RestartRule = "always"
+    max_age: Duration = 0
+    max_age_variance: Fraction = 0.1
 
 
 class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,10 +119,14 @@ class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     start_deadline: Duration = _RESTART.start_deadline_s
     stop_deadline: Duration = _RESTART.stop_deadline_s
     drain_deadline: Duration = _RESTART.drain_deadline_s
+    max_age: Duration = 0
+    max_age_variance: Fraction = 0.1
     lease_ttl: Duration = 300
     kernels: list[FleetKernelTable] = []
     tenants: list[FleetTenantTable] = []
     restart: RestartTable = RestartTable()
+    stop: StopTable = StopTable()
+    probe: ProbeTable = ProbeTable()
     autoscale: AutoscaleTable = AutoscaleTable()
     warm: WarmTable = WarmTable()
 
@@ -273,4 +277,7 @@ def tenant_of(
         autoscale=autoscale,
         warm=table.warm,
         warm_size=table.warm_size,
+        restart=table.restart,
+        max_age_s=table.max_age,
+        max_age_variance=table.max_age_variance,
     )

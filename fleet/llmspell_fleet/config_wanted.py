@@ -30,14 +30,18 @@ def default_tenant(config: FleetConfig) -> TenantSpec:
         cull_busy=config.cull_busy,
         cull_connected=config.cull_connected,
         warm=config.warm,
+        restart=config.restart_rule,
+        max_age_s=config.max_age_s,
+        max_age_variance=config.max_age_variance,
     )
 
 
 def _kernel(declared: DeclaredKernel, default: TenantSpec) -> KernelSpec:
     members = inherited(default)
     members["limits"] = declared.limited(default.limits)
-    if declared.idle_timeout_s is not None:
-        members["idle_timeout_s"] = declared.idle_timeout_s
+    for name in ("idle_timeout_s", "restart", "max_age_s", "max_age_variance"):
+        if getattr(declared, name) is not None:
+            members[name] = getattr(declared, name)
     return KernelSpec(
         id=KernelId(""),
         tenant=DEFAULT_TENANT,
@@ -46,5 +50,6 @@ def _kernel(declared: DeclaredKernel, default: TenantSpec) -> KernelSpec:
         log_file=declared.log_file,
         pid_file=declared.pid_file,
         labels=dict(declared.labels),
+        depends_on=dict(declared.depends_on),
         **members,
     )

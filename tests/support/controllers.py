@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.model.requests import ExecuteRequest, TenantRequest
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.lifecycle import TAKES_WORK
+from llmspell_fleet.policy.liveness import ProbePolicy
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_fleet.spawner.processes import has_ended
 from llmspell_fleet.spawner.scripted import ScriptedSpawner, Step
@@ -38,7 +40,16 @@ Start = Callable[..., contextlib.AbstractAsyncContextManager["Site"]]
 SPIN = "while true do end"
 """A script that runs until it is interrupted, or its process ends."""
 
-PATIENT = RestartPolicy(start_deadline_s=READY_S, stop_deadline_s=READY_S, drain_deadline_s=READY_S)
+UNHURRIED = ProbePolicy(resumes=False)
+"""Tests suspend kernels to have some that do not answer."""
+
+PATIENT = RestartPolicy(
+    start_deadline_s=READY_S,
+    drain_deadline_s=READY_S,
+    interrupt_deadline_s=READY_S,
+    shutdown_deadline_s=READY_S,
+    stop_deadline_s=READY_S,
+)
 """On a loaded machine too, nothing is late unless a test says so."""
 
 
@@ -133,6 +144,29 @@ def kill(entry: Entry, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 @contextlib.contextmanager
+def deaf(entry: Entry) -> Iterator[None]:
+    """A kernel that is alive and hears nothing, whatever is done to it: it is suspended again as soon as it goes on."""
+    process = entry.process
+    assert process is not None
+    is_over = threading.Event()
+
+    def hold() -> None:
+        with contextlib.suppress(ProcessLookupError, OSError):
+            while not is_over.wait(0.0002):
+                signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+
+    pidfd = os.dup(process.pidfd)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        holder.join()
+        os.close(pidfd)
+
+
+@contextlib.contextmanager
 def fleet_paths() -> Iterator[FleetPaths]:
     """The directories of a fleet, gone afterwards; nothing may be left of its runtime."""
     with short_folder() as folder:
@@ -152,7 +186,7 @@ async def running(paths: FleetPaths, **config: Any) -> AsyncIterator[Site]:
     spawner = ScriptedSpawner(ZygoteSpawner(kernel_environment(environ)))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        given = FleetConfig(**{"startup_kernels": 0, "restart": PATIENT, **config})
+        given = FleetConfig(**{"startup_kernels": 0, "restart": PATIENT, "probe": UNHURRIED, **config})
         controller = Controller(given, paths, spawner, version="0")
         try:
             await controller.start()

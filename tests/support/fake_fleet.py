@@ -30,7 +30,9 @@ from llmspell_fleet.model.labels import changed as changed_labels
 from llmspell_fleet.model.plan import ApplyView, Change, Drift
 from llmspell_fleet.model.requests import (
     ApplyRequest,
+    DrainRequest,
     ExecuteRequest,
+    ForwardedSignal,
     KernelRequest,
     LimitsChange,
     RollRequest,
@@ -108,6 +110,7 @@ class FakeFleet:
     streams: int = 0
     """Iterators that are open."""
     interrupted: list[KernelId] = field(default_factory=list)
+    signalled: list[tuple[KernelId, ForwardedSignal]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._tenants: dict[TenantId, TenantView] = {}
@@ -285,6 +288,32 @@ class FakeFleet:
 
     async def interrupt_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
         self.interrupted.append(self.kernel(kernel, tenant).id)
+
+    def signal_kernel(self, kernel: KernelId, tenant: TenantId | None, name: ForwardedSignal) -> None:
+        self.signalled.append((self.kernel(kernel, tenant).id, name))
+
+    def signal_tenant(self, tenant: TenantId, name: ForwardedSignal) -> None:
+        self.signalled += [(kernel.id, name) for kernel in self.tenant(tenant).kernels]
+
+    def signal_all(self, name: ForwardedSignal) -> None:
+        self.signalled += [(kernel.id, name) for kernel in self.kernels(None)]
+
+    async def drain_kernel(self, kernel: KernelId, tenant: TenantId | None, request: DrainRequest) -> KernelView:
+        """With no time to wait it is not over yet."""
+        found = self.kernel(kernel, tenant)
+        if request.restart:
+            return await self.restart_kernel(kernel, tenant)
+        phase = "DRAINING" if request.wait_s == 0 else "STOPPED"
+        self._kernels[kernel] = msgspec.structs.replace(found, phase=phase)
+        return self._kernels[kernel]
+
+    async def drain_tenant(self, tenant: TenantId, request: DrainRequest) -> TenantView:
+        for kernel in self.tenant(tenant).kernels:
+            await self.drain_kernel(kernel.id, tenant, request)
+        return self.tenant(tenant)
+
+    async def drain_all(self, request: DrainRequest) -> list[TenantView]:
+        return [await self.drain_tenant(tenant, request) for tenant in sorted(self._tenants)]
 
     async def restart_kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:
         restarted = msgspec.structs.replace(self.kernel(kernel, tenant), restarts=1, incarnation=2)

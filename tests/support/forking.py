@@ -1,4 +1,4 @@
-"""Kernels that leave processes behind: a spawner's interpreter whose kernels start some before they serve."""
+"""Kernels that misbehave: a spawner's interpreter whose kernels do something of their own, such as leaving processes."""
 
 import os
 import sys
@@ -9,6 +9,17 @@ import pytest
 _WRAPPER = """#!{python}
 import os, runpy, sys, time
 sys.argv = sys.argv[sys.argv.index("-m") + 1:]
+{patch}
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
+"""
+
+DEAF = """
+import llmspell_kernel.app, signal
+llmspell_kernel.app._heard = lambda number, frame: time.sleep(1000) if number == signal.SIGUSR1 else None
+"""
+"""From SIGUSR1 on, the thread hangs that serves all channels but the heartbeat, and hears signals."""
+
+_FORKS = """
 from llmspell_kernel.zygote import child
 
 def note(kind):
@@ -38,7 +49,6 @@ def serve(*given, **named):
     leave("twice", "fork", "setsid", "fork", "setsid")
     return real(*given, **named)
 child.serve = serve
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
 """
 
 KINDS = ("daemon", "group", "plain", "session", "twice")
@@ -46,12 +56,18 @@ KINDS = ("daemon", "group", "plain", "session", "twice")
 
 def make_kernels_fork(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """Let spawners of this test use such an interpreter; returns the file in which the processes note themselves."""
-    notes, wrapper = folder / "left", folder / "python"
+    notes = folder / "left"
     notes.touch()
-    wrapper.write_text(_WRAPPER.format(python=sys.executable, notes=str(notes)))
+    patch_kernels(monkeypatch, folder, _FORKS.format(notes=str(notes)))
+    return notes
+
+
+def patch_kernels(monkeypatch: pytest.MonkeyPatch, folder: Path, patch: str) -> None:
+    """Let spawners of this test run `patch` before anything else."""
+    wrapper = folder / "python"
+    wrapper.write_text(_WRAPPER.format(python=sys.executable, patch=patch))
     wrapper.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(wrapper))
-    return notes
 
 
 def left(notes: Path) -> dict[int, str]:

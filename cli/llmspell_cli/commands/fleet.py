@@ -14,6 +14,8 @@ _COMMANDS = {
     "scale": (f"{_HERE}.fleet_pools:scale", "Give a tenant more or fewer kernels."),
     "restart": (f"{_HERE}.fleet_pools:restart", "Restart a tenant's kernels a few at a time, or one kernel."),
     "upgrade": (f"{_HERE}.fleet_upgrade:upgrade", "Replace the controller's code, and keep its kernels."),
+    "drain": (f"{_HERE}.fleet_signal:drain", "Let kernels finish what they run, and end or restart."),
+    "signal": (f"{_HERE}.fleet_signal:signal", "Forward a signal to a kernel, a tenant's kernels, or all."),
     "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
     "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
 }

@@ -12,7 +12,9 @@ from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.plan import ApplyView
 from llmspell_fleet.model.requests import (
     ApplyRequest,
+    DrainRequest,
     ExecuteRequest,
+    ForwardedSignal,
     KernelRequest,
     RollRequest,
     TenantChange,
@@ -108,6 +110,30 @@ class Fleet(Protocol):
 
     async def restart_kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:
         """Give it a new incarnation; clears a FAILED one. Returns when it is READY."""
+        ...
+
+    def signal_kernel(self, kernel: KernelId, tenant: TenantId | None, name: ForwardedSignal) -> None:
+        """Forward a signal to its process."""
+        ...
+
+    def signal_tenant(self, tenant: TenantId, name: ForwardedSignal) -> None:
+        """Forward a signal to all kernels of a tenant that have a process."""
+        ...
+
+    def signal_all(self, name: ForwardedSignal) -> None:
+        """Forward a signal to all kernels that have a process."""
+        ...
+
+    async def drain_kernel(self, kernel: KernelId, tenant: TenantId | None, request: DrainRequest) -> KernelView:
+        """Let it finish what it runs, and end; returns when it has, or `wait_s` ran out."""
+        ...
+
+    async def drain_tenant(self, tenant: TenantId, request: DrainRequest) -> TenantView:
+        """The same with all kernels of a tenant."""
+        ...
+
+    async def drain_all(self, request: DrainRequest) -> list[TenantView]:
+        """The same with all kernels."""
         ...
 
     # --- executions

@@ -8,7 +8,7 @@ from llmspell_fleet.api.answers import Answer, Reply, json_answer, no_content
 from llmspell_fleet.api.call import Call
 from llmspell_fleet.api.queries import LogsQuery, SelectionQuery, selected
 from llmspell_fleet.api.streams import EVENTS, LINES, Numbered, follow, frame, resumed_since, wants_events
-from llmspell_fleet.model.requests import KernelRequest
+from llmspell_fleet.model.requests import DrainRequest, KernelRequest, SignalRequest
 from llmspell_fleet.model.views import LogLine, Page
 
 
@@ -43,6 +43,36 @@ async def interrupt(call: Call) -> Reply:
 async def restart(call: Call) -> Reply:
     """Give a kernel a new process, also when it had FAILED; answered when it is READY."""
     return json_answer(await call.fleet.restart_kernel(call.kernel, call.owner))
+
+
+async def signal(call: Call, body: SignalRequest) -> Reply:
+    """Forward a signal to a kernel's process.
+
+    INT interrupts what runs; TERM ends the process, and the kernel's `restart` says what follows; HUP reopens its log,
+    USR1 writes statistics to it, USR2 switches its debug level.
+    """
+    call.fleet.signal_kernel(call.kernel, call.owner, body.signal)
+    return no_content()
+
+
+async def signal_all(call: Call, body: SignalRequest) -> Reply:
+    """Forward a signal to the processes of all kernels."""
+    call.fleet.signal_all(body.signal)
+    return no_content()
+
+
+async def drain(call: Call, body: DrainRequest) -> Reply:
+    """Let a kernel finish what it runs, and end: it takes no more work at once.
+
+    It then stays down until it is restarted, by a person; with `restart` a new process follows. Answered when that is
+    so, or when `wait_s` is over.
+    """
+    return json_answer(await call.fleet.drain_kernel(call.kernel, call.owner, body))
+
+
+async def drain_all(call: Call, body: DrainRequest) -> Reply:
+    """Let all kernels finish what they run, and end; answered as for one."""
+    return json_answer(Page(items=await call.fleet.drain_all(body)))
 
 
 async def logs(call: Call, query: LogsQuery) -> Reply:

@@ -12,6 +12,9 @@ from llmspell_fleet.api.auth import Access
 from llmspell_fleet.api.problems import MethodNotAllowedError
 from llmspell_fleet.errors import NotFoundError
 
+_THINGS: Final = frozenset({"tenants", "kernels", "leases", "events"})
+"""What routes below `/v1` are about; the others are about the fleet."""
+
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 Handler = Callable[..., Awaitable[Reply]]
@@ -44,7 +47,7 @@ class Route(msgspec.Struct, frozen=True):
     def group(self) -> str:
         """What it is about."""
         parts = self.path.split("/")
-        return parts[2] if parts[1] == "v1" else "service"
+        return parts[2] if parts[1] == "v1" and parts[2] in _THINGS else "service"
 
     @property
     def summary(self) -> str:

@@ -3,7 +3,7 @@
 from llmspell_fleet.api.answers import Reply, json_answer, no_content
 from llmspell_fleet.api.call import Call
 from llmspell_fleet.api.queries import SelectionQuery, selected
-from llmspell_fleet.model.requests import RollRequest, TenantChange, TenantRequest
+from llmspell_fleet.model.requests import DrainRequest, RollRequest, SignalRequest, TenantChange, TenantRequest
 from llmspell_fleet.model.views import Page
 
 
@@ -51,6 +51,17 @@ async def restart(call: Call, body: RollRequest) -> Reply:
     """
     roll = await call.fleet.restart_tenant(call.tenant, body)
     return json_answer(roll, 202 if roll.status == "rolling" else 200)
+
+
+async def signal(call: Call, body: SignalRequest) -> Reply:
+    """Forward a signal to the processes of a tenant's kernels."""
+    call.fleet.signal_tenant(call.tenant, body.signal)
+    return no_content()
+
+
+async def drain(call: Call, body: DrainRequest) -> Reply:
+    """Let a tenant's kernels finish what they run, and end; answered as for one kernel. The body may be left out."""
+    return json_answer(await call.fleet.drain_tenant(call.tenant, body))
 
 
 async def delete(call: Call) -> Reply:

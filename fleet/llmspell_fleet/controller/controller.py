@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.config_wanted import wanted
@@ -17,6 +17,7 @@ from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
 from llmspell_fleet.controller.leases import Leases
+from llmspell_fleet.controller.liveness import Liveness
 from llmspell_fleet.controller.provisioning import Defaults, Parts
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.rolls import Rolls
@@ -37,6 +38,8 @@ from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, raise_descriptor_li
 from llmspell_fleet.spawner.processes import reap
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.store.store import Store
+
+T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
 
@@ -94,6 +97,9 @@ class Controller:
         self.culling = Culling(self.supervisor, self.background)
         self.warm = WarmPool(self.tenants, self.supervisor, self.metrics, self.background, _default_kernel(config))
         self.autoscaling = Autoscaling(self.tenants, self.events)
+        self.leases.on_end = self.supervisor.idle
+        self.liveness = Liveness(self.supervisor, policy=config.probe, later=self.background.run)
+        self.tenants.watchers.append(self.liveness.kernel_changed)
         self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
         self.sampling.warm_phases, self.sampling.warm_wanted = self.warm.phases, lambda: self.warm.wanted
         self.health = Health(
@@ -141,6 +147,7 @@ class Controller:
         loaded = self._loaded
         await self._spawner.open(self.supervisor)
         self.background.run(self.supervisor.starts.run())
+        self.background.run(self.liveness.run())
         for record in loaded.tenants:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
@@ -171,6 +178,7 @@ class Controller:
 
     def _hold(self, config: FleetConfig) -> None:
         self.supervisor.policy = config.restart
+        self.liveness.policy = config.probe
         self.supervisor.starts.log_level = config.log_level
         self.tenants.max_kernels = config.max_kernels
         self.executions.fails_over = config.failover_enabled

@@ -1,7 +1,7 @@
 """One kernel as the controller holds it: its record, and the live things that belong to its present incarnation."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from llmspell_fleet.controller.output import Output
@@ -18,7 +18,18 @@ class Entry:
     """A kernel's record, which is replaced, and its handles, which come and go with its processes."""
 
     __slots__ = (
-        *("_waiters", "asked_at", "channel", "connection", "is_adopted", "kernel", "leases", "output", "process"),
+        *(
+            "_waiters",
+            "asked_at",
+            "channel",
+            "connection",
+            "helper",
+            "is_adopted",
+            "kernel",
+            "leases",
+            "output",
+            "process",
+        ),
         "timer",
     )
 
@@ -28,6 +39,8 @@ class Entry:
         self.process: Process | None = None
         self.is_adopted = False
         """Whether its process was started by an earlier controller: it is nobody's child here."""
+        self.helper: int | None = None
+        """The pid of the spawner's helper that started its process, and tells what becomes of it."""
         self.channel: Channel | None = None
         self.connection: ConnectionInfo | None = None
         """Of its last incarnation: the next one has the same key and ports, so that clients find it again."""
@@ -52,6 +65,12 @@ class Entry:
         """Executions that run or wait in it."""
         return self.channel.load if self.channel is not None else 0
 
+    def clear_timer(self) -> None:
+        """What its timer was set for concerns it no more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
     def changed(self) -> None:
         """The record was replaced: let those look who wait for something."""
         for waiter in self._waiters:
@@ -73,3 +92,25 @@ class Entry:
         except TimeoutError:
             return condition(self.kernel)
         return True
+
+
+class Entries:
+    """Those that there are, by the kernel's id."""
+
+    def __init__(self) -> None:
+        self._entries: dict[KernelId, Entry] = {}
+
+    def get(self, kernel: KernelId) -> Entry | None:
+        """One kernel."""
+        return self._entries.get(kernel)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def channels(self) -> int:
+        """ZeroMQ connections that are open."""
+        return sum(entry.channel is not None for entry in self._entries.values())

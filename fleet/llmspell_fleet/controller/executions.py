@@ -15,7 +15,7 @@ from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.policy.admit import Denied, admit
 from llmspell_fleet.policy.events import StartAsked, Unresponsive
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK, wakes
 from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.store.records import Placed
 
@@ -198,7 +198,7 @@ class Executions:
         if entry is not None and entry.kernel.phase is Phase.FAILED:
             tenant.leave_home(session or "")  # it will not come back by itself: the session is placed anew
             return True
-        sleeping = [e for e in tenant.entries.values() if e.kernel.phase is Phase.STOPPED and e.kernel.is_wanted]
+        sleeping = [e for e in tenant.entries.values() if wakes(e.kernel)]
         if entry in sleeping:
             self._supervisor.apply(entry, StartAsked())
         elif sleeping and not any(e.kernel.phase in _COMING for e in tenant.entries.values()):

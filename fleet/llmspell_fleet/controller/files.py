@@ -94,16 +94,10 @@ def remove_kernel_files(paths: FleetPaths, spec: KernelSpec) -> None:
             os.rmdir(path)
 
 
-def terminate(process: Process) -> None:
-    """SIGTERM: it interrupts what runs, and ends."""
+def send_signal(process: Process, number: signal.Signals) -> None:
+    """Signal it, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
-
-
-def interrupt(process: Process) -> None:
-    """SIGINT: it interrupts what runs."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process.pidfd, signal.SIGINT)
+        signal.pidfd_send_signal(process.pidfd, number)
 
 
 def kill_tree(process: Process) -> None:

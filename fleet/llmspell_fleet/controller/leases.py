@@ -48,6 +48,8 @@ class Leases:
         self._later = later
         """Runs a coroutine in the background."""
         self._held: dict[str, _Held] = {}
+        self.on_end: Callable[[Entry], None] = lambda _entry: None
+        """Called with a kernel that was given back."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -108,6 +110,7 @@ class Leases:
             if entry is not None:
                 entry.leases -= 1
                 owner.pool.add_load(entry.id, -1)
+                self.on_end(entry)
 
     def kernel_changed(self, entry: Entry, _was: Kernel) -> None:
         """A kernel's record was replaced. One that was culled, or has left, is lent no more."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from llmspell_fleet.controller.provisioning import Provisioning
+from llmspell_fleet.controller.operations import Operations
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.plan import ApplyView
 from llmspell_fleet.model.requests import ApplyRequest, RollRequest
@@ -10,7 +10,7 @@ from llmspell_fleet.model.views import RollView, TokenView
 from llmspell_fleet.policy.rolling import share
 
 
-class Pools(Provisioning):
+class Pools(Operations):
     """What is asked of a tenant's kernels together. Belongs to the event loop."""
 
     configure: Callable[[ApplyRequest], ApplyView]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -14,7 +15,7 @@ from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
-from llmspell_fleet.controller.files import interrupt
+from llmspell_fleet.controller.files import send_signal
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.rolls import Rolls
@@ -275,7 +276,7 @@ class Provisioning:
         entry = self._entry(kernel, tenant)
         if entry.process is None:
             raise ConflictError(f"kernel {kernel} has no process: it is {entry.kernel.phase.value}")
-        interrupt(entry.process)
+        send_signal(entry.process, signal.SIGINT)
         self._of.supervisor.emit(entry, "kernel.interrupted")
 
     async def restart_kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:

@@ -6,47 +6,44 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, assert_never
 
 from msgspec.structs import replace
 
 from llmspell_fleet.controller import files
 from llmspell_fleet.controller.dates import date_now
+from llmspell_fleet.controller.dependencies import Dependencies
 from llmspell_fleet.controller.endings import Endings
-from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.entry import Entries, Entry
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.limits import unenforced
 from llmspell_fleet.controller.orphans import Orphans
 from llmspell_fleet.controller.output import Output
 from llmspell_fleet.controller.starting import Starts
+from llmspell_fleet.controller.stopping import step
 from llmspell_fleet.model.event import EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
 from llmspell_fleet.paths import FleetPaths
+from llmspell_fleet.policy.actions import Action, Emit, Interrupt, Kill, SetTimer, ShutDown, Spawn, Terminate
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
+    Changed,
     Drained,
     Exited,
     LifecycleEvent,
     Spawned,
     SpawnFailed,
+    StartAsked,
     TimerFired,
 )
-from llmspell_fleet.policy.lifecycle import (
-    HAS_PROCESS,
-    Action,
-    Emit,
-    Kill,
-    SetTimer,
-    Spawn,
-    Terminate,
-    transition,
-)
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, transition
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_fleet.router.channel import Channel
 from llmspell_fleet.router.link import make_context
+from llmspell_fleet.router.probe import Vitals, take_vitals
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import ConnectionInfo
@@ -68,7 +65,7 @@ class SupervisionMetrics(Protocol):
         ...
 
 
-class Supervisor:
+class Supervisor(Entries):
     """Owns every kernel's `Entry`; a `spawner.SpawnerListener`."""
 
     def __init__(
@@ -82,6 +79,7 @@ class Supervisor:
         policy: RestartPolicy,
         log_level: str = "info",
     ) -> None:
+        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._spawner = spawner
         self._store = store
@@ -89,9 +87,9 @@ class Supervisor:
         self._metrics = metrics
         self._paths = paths
         self.policy = policy
-        self._entries: dict[KernelId, Entry] = {}
         self._endings = Endings(self._entries, self._ended)
-        self._orphans = Orphans(self._own_children)
+        self.dependencies = Dependencies(self._entries)
+        self._orphans = Orphans(lambda: self.helpers | _own_children(self, spawner))
         self._context = make_context()
         self.starts = Starts(spawner, store, paths, self.start_failed, log_level=log_level)
         self.helpers: set[int] = set()
@@ -100,23 +98,9 @@ class Supervisor:
         """The fleet ends: processes do, and what should be is left as it is."""
         self.on_change: Callable[[Entry, Kernel], None] = lambda _entry, _was: None
         """Called with an entry and its record before, each time that the record was replaced."""
+        self.on_suspended: Callable[[Entry, bool], None] = lambda _entry, _is_suspended: None
 
     # --- what there is
-
-    def get(self, kernel: KernelId) -> Entry | None:
-        """One kernel."""
-        return self._entries.get(kernel)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(list(self._entries.values()))
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @property
-    def channels(self) -> int:
-        """ZeroMQ connections that are open."""
-        return sum(entry.channel is not None for entry in self._entries.values())
 
     def add(self, kernel: Kernel) -> Entry:
         """Take a kernel in; it has no process of ours yet."""
@@ -134,7 +118,7 @@ class Supervisor:
     def forget(self, entry: Entry) -> None:
         """A kernel without a process leaves for good, and its files with it."""
         assert entry.kernel.phase not in HAS_PROCESS
-        self._clear_timer(entry)
+        entry.clear_timer()
         entry.output.close(self._loop)
         entry.output.followers.end()
         files.remove_kernel_files(self._paths, entry.kernel.spec)
@@ -143,21 +127,33 @@ class Supervisor:
 
     def change_spec(self, entry: Entry, spec: KernelSpec) -> None:
         """What it should be from its next incarnation on."""
+        is_aging = (spec.max_age_s, spec.max_age_variance) != _aging(entry.kernel.spec)
         entry.kernel = replace(entry.kernel, spec=spec)
         entry.output.log_files = self._log_files(spec)
         self._store.save_kernel(entry.kernel)
+        if is_aging:
+            self.apply(entry, Changed())
 
     # --- events to actions
 
     def apply(self, entry: Entry, event: LifecycleEvent) -> None:
         """Something happened to a kernel: decide, then do."""
         was = entry.kernel
-        kernel, actions = transition(was, event, now=self._loop.time(), policy=self.policy, jitter=random.random())
+        kernel, actions = transition(
+            was,
+            event,
+            now=self._loop.time(),
+            policy=self.policy,
+            jitter=random.random(),
+            executions=entry.load,
+            leases=entry.leases,
+            is_blocked=self.dependencies.blocks(entry),
+        )
         if kernel is was and not actions:
             return
         entry.kernel = kernel
         if kernel.generation != was.generation:
-            self._clear_timer(entry)
+            entry.clear_timer()
         for action in actions:
             self._act(entry, action)
         if not self.is_closing:
@@ -166,6 +162,13 @@ class Supervisor:
             self._metrics.kernel_started(entry.tenant, self._loop.time() - entry.asked_at)
         self.on_change(entry, was)
         entry.changed()
+        if kernel.phase is not was.phase or kernel.pid != was.pid:
+            for freed in self.dependencies.freed_by(entry):
+                self._loop.call_soon(self._free, freed)
+
+    def _free(self, entry: Entry) -> None:
+        if entry.kernel.is_wanted and entry.kernel.phase is Phase.PENDING:
+            self.apply(entry, StartAsked())
 
     def _act(self, entry: Entry, action: Action) -> None:
         match action:
@@ -174,14 +177,10 @@ class Supervisor:
                 if entry.kernel.last_death is not None:
                     self._metrics.kernel_restarted(entry.tenant, entry.kernel.last_death.cause)
                 self.starts.ask(entry)
-            case Terminate():
-                if entry.process is not None:
-                    files.terminate(entry.process)
-            case Kill():
-                if entry.process is not None:
-                    files.kill_tree(entry.process)
+            case Interrupt() | ShutDown() | Terminate() | Kill():
+                step(entry, action)
             case SetTimer(generation, after_s):
-                self._clear_timer(entry)
+                entry.clear_timer()
                 entry.timer = self._loop.call_later(after_s, self.apply, entry, TimerFired(generation))
             case Emit(event_type, data):
                 self.emit(entry, event_type, data)
@@ -192,24 +191,19 @@ class Supervisor:
         """Something that happened to a kernel, for whoever follows the events."""
         self._events.emit(event_type, entry.tenant, entry.id, data)
 
-    def _clear_timer(self, entry: Entry) -> None:
-        if entry.timer is not None:
-            entry.timer.cancel()
-            entry.timer = None
-
     # --- starting
 
     def started(self, kernel: KernelId, process: Process) -> None:
         """There is a process (SpawnerListener)."""
         entry = self._entries[kernel]
-        entry.process, entry.is_adopted = process, False
+        entry.process, entry.is_adopted, entry.helper = process, False, self._spawner.pid
         self._endings.watch(entry)
         record = entry.kernel
         self.apply(entry, Spawned(record.incarnation, process.pid, process.start_time, self._loop.time(), date_now()))
 
     def take_over(self, entry: Entry, process: Process, event: Adopted) -> None:
         """A process of an earlier controller's is this kernel's."""
-        entry.process, entry.is_adopted = process, True
+        entry.process, entry.is_adopted, entry.helper = process, True, None
         entry.asked_at = self._loop.time()
         self._endings.watch(entry)
         self.apply(entry, event)
@@ -249,14 +243,15 @@ class Supervisor:
             connection,
             progress_path=files.progress_path(self._paths, entry.id),
             on_answered=lambda: self.apply(entry, Answered(incarnation)),
-            on_idle=lambda: self._idle(entry),
+            on_idle=lambda: self.idle(entry),
         )
         if executions is not None:
             entry.channel.adopt(executions)
         entry.channel.greet()
 
-    def _idle(self, entry: Entry) -> None:
-        if entry.kernel.phase is Phase.DRAINING:
+    def idle(self, entry: Entry) -> None:
+        """An execution or a lease ended: it may have been the last."""
+        if entry.kernel.ending is not None and not entry.load and not entry.leases:
             self.apply(entry, Drained())
 
     def refused(self, kernel: KernelId, pid: int, reason: str) -> None:
@@ -272,9 +267,16 @@ class Supervisor:
     def suspended(self, pid: int, *, is_suspended: bool) -> None:
         """A signal suspended it, or let it go on (SpawnerListener)."""
         entry = self._endings.watched(pid)
-        if entry is None:
-            return
-        self.emit(entry, "kernel.suspended" if is_suspended else "kernel.resumed", {"pid": pid})
+        if entry is not None:
+            self.on_suspended(entry, is_suspended)
+
+    def is_untold(self, entry: Entry) -> bool:
+        """Whether it has a process and nobody would tell that this was suspended."""
+        return entry.process is not None and (entry.helper is None or entry.helper != self._spawner.pid)
+
+    async def take_vitals(self, connection: ConnectionInfo, timeout_s: float) -> Vitals:
+        """Which channels of a kernel answer, besides that of its one connection."""
+        return await take_vitals(self._context, connection, timeout_s=timeout_s)
 
     def lost(self, reason: str) -> None:
         """The spawner's helper died (SpawnerListener)."""
@@ -301,19 +303,24 @@ class Supervisor:
         self._metrics.kernel_died(entry.tenant, death.cause)
         return death
 
-    def _own_children(self) -> set[int]:
-        own = {entry.process.pid for entry in self._entries.values() if entry.process is not None}
-        own |= self.helpers
-        return own if self._spawner.pid is None else {*own, self._spawner.pid}
-
     def close(self) -> None:
         """Let go of everything; the kernels' files go with their processes."""
         self._orphans.close()
         for entry in self:
-            self._clear_timer(entry)
+            entry.clear_timer()
             entry.output.close(self._loop)
             entry.output.followers.end()
             if entry.kernel.phase not in HAS_PROCESS:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()
         self._context.destroy(linger=0)
+
+
+def _aging(spec: KernelSpec) -> tuple[float, float]:
+    return spec.max_age_s, spec.max_age_variance
+
+
+def _own_children(entries: Iterable[Entry], spawner: Spawner) -> set[int]:
+    """Children of this process that are to be: whoever helps to start kernels, and kernels themselves."""
+    own = {entry.process.pid for entry in entries if entry.process is not None}
+    return own if spawner.pid is None else {*own, spawner.pid}

@@ -17,7 +17,7 @@ from llmspell_fleet.model.views import RollView  # noqa: TC001 - so are all othe
 from llmspell_fleet.policy.admit import FULL, Bucket, Denied, admit_kernels
 from llmspell_fleet.policy.balance import Pool
 from llmspell_fleet.policy.events import DrainAsked, StartAsked, StopAsked
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK, takes_work
 from llmspell_fleet.policy.reconcile import plan
 from llmspell_fleet.store.records import TenantRecord
 from llmspell_fleet.store.store import Store
@@ -67,7 +67,7 @@ class Tenant:
     @property
     def ready(self) -> int:
         """Kernels that take work."""
-        return sum(entry.kernel.phase in TAKES_WORK for entry in self.entries.values())
+        return sum(takes_work(entry.kernel) for entry in self.entries.values())
 
     @property
     def _staying(self) -> int:
@@ -294,9 +294,9 @@ class Tenants:
         if tenant is None or entry.id not in tenant.entries:
             return
         kernel = entry.kernel
-        if (kernel.phase in TAKES_WORK) != (was.phase in TAKES_WORK):
-            tenant.pool.set_ready(entry.id, kernel.phase in TAKES_WORK)
-        if kernel.phase is not was.phase:
+        if takes_work(kernel) != takes_work(was):
+            tenant.pool.set_ready(entry.id, takes_work(kernel))
+        if kernel.phase is not was.phase or kernel.is_silent != was.is_silent:
             tenant.wake()
         if not kernel.is_wanted and kernel.phase not in HAS_PROCESS and not self._supervisor.is_closing:
             del tenant.entries[entry.id]

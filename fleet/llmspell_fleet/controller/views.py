@@ -54,6 +54,9 @@ def tenant_view(tenant: Tenant, usages: Mapping[KernelId, ProcessUsage], now: fl
         cull_connected=spec.cull_connected,
         warm=spec.warm,
         warm_size=spec.warm_size,
+        restart=spec.restart,
+        max_age_s=spec.max_age_s,
+        max_age_variance=spec.max_age_variance,
         autoscale=spec.autoscale,
         created_at=tenant.record.created_at,
         kernels=[

@@ -8,7 +8,7 @@ from llmspell_fleet.errors import ConflictError
 from llmspell_fleet.model.requests import TenantChange, TenantRequest
 from llmspell_fleet.model.tenant import TenantSpec
 
-_MEMBERS = ("autoscale", "cull_busy", "cull_connected", "warm", "warm_size")
+_MEMBERS = ("autoscale", "cull_busy", "cull_connected", "warm", "warm_size", "restart", "max_age_s", "max_age_variance")
 
 
 def pool_members(asked: TenantRequest | TenantChange) -> dict[str, Any]:

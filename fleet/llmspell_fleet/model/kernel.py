@@ -7,7 +7,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.labels import Labels
-from llmspell_fleet.model.tenant import IsolationLevel, Limits, TenantSpec
+from llmspell_fleet.model.tenant import IsolationLevel, Limits, RestartRule, TenantSpec
 
 
 class Phase(enum.Enum):
@@ -55,6 +55,9 @@ Cause = Literal[
 ]
 
 
+Condition = Literal["started", "ready", "exited_ok"]
+"""What a kernel waits for in another one: that it has a process, that it takes work, that it has ended with code 0."""
+
 Rung = Literal["drain", "interrupt", "shutdown", "terminate", "kill"]
 """The steps by which a process is ended, in this order."""
 
@@ -100,6 +103,10 @@ class Ending(msgspec.Struct, frozen=True):
     """Whether another incarnation follows."""
     detail: str = ""
     """For people."""
+    step: Rung | None = None
+    """The rung of the stop ladder that was taken last."""
+    rung: Rung | None = None
+    """The one that goes into the certificate if its process ends now."""
 
 
 class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +121,14 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_s: float = 0.0
     cull_busy: bool = False
     cull_connected: bool = False
+    restart: RestartRule = "always"
+    """Which ends of its own are followed by another incarnation."""
+    max_age_s: float = 0.0
+    """The age at which its process is drained and replaced; 0 = it may become as old as it likes."""
+    max_age_variance: float = 0.1
+    """Up to this share of `max_age_s` is taken off at random, so that kernels of one age do not go at one time."""
+    depends_on: dict[str, Condition] = {}
+    """Kernels of its tenant, by name, that have to be so far before it is started."""
     spawner: Literal["zygote", "subprocess"] = "zygote"
     port: int | None = None
     """The shell port on 127.0.0.1, the other four are found; None = unix sockets."""
@@ -152,6 +167,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """Monotonic time of the spawn of this incarnation."""
     ready_at: float = 0.0
     """Monotonic time at which this incarnation first answered; 0 = it has not."""
+    is_silent: bool = False
+    """Whether it does not answer at the moment: no new work goes to it."""
     started_at: str = ""
     """As `spawned_at`, for people: ISO 8601 in UTC."""
     crashes: tuple[float, ...] = ()

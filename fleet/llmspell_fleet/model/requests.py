@@ -1,13 +1,13 @@
 """What clients ask over HTTP: the bodies. Unknown members, wrong types and non-objects are refused by their types."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from llmspell_fleet.model.ids import NAME, TenantId
 from llmspell_fleet.model.labels import Labels, LabelsChange
 from llmspell_fleet.model.pool import Autoscale, WarmUse
-from llmspell_fleet.model.tenant import Count, IsolationLevel, Limits, Seconds, Strategy
+from llmspell_fleet.model.tenant import Count, Fraction, IsolationLevel, Limits, RestartRule, Seconds, Strategy
 
 Session = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -48,6 +48,12 @@ class TenantRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cull_connected: bool = False
     warm: WarmUse = "prefer"
     warm_size: Count = 0
+    restart: RestartRule = "always"
+    """Which ends of their own are followed by another process: all, crashes (on-failure), none (never)."""
+    max_age_s: Seconds = 0.0
+    """The age at which a kernel finishes what it runs and gets a new process; 0 = any."""
+    max_age_variance: Fraction = 0.1
+    """Up to this share of `max_age_s` is taken off at random."""
     labels: Labels = {}
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
     """How long to wait for all replicas to be READY before answering."""
@@ -67,6 +73,9 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cull_connected: bool | None = None
     warm: WarmUse | None = None
     warm_size: Count | None = None
+    restart: RestartRule | None = None
+    max_age_s: Seconds | None = None
+    max_age_variance: Fraction | None = None
     labels: LabelsChange | None = None
     """Those that are not named stay; one that is "" goes."""
     autoscale: Autoscale | msgspec.UnsetType | None = msgspec.UNSET
@@ -119,6 +128,24 @@ class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Say what would be done, and do nothing."""
     prune: bool = False
     """Remove tenants that an earlier configuration declared and this one does not."""
+
+
+ForwardedSignal = Literal["INT", "TERM", "HUP", "USR1", "USR2"]
+
+
+class SignalRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST …/signal`: INT interrupts, TERM ends this process, HUP reopens the log, USR1 and USR2 are for the log."""
+
+    signal: ForwardedSignal
+
+
+class DrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST …/drain`."""
+
+    restart: bool = False
+    """Whether a new process follows; else a kernel stays down until it is restarted."""
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 60.0
+    """How long to wait for its end before answering."""
 
 
 class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

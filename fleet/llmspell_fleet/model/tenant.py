@@ -12,8 +12,10 @@ KIB = 1024
 MIB = 1024 * KIB
 
 Strategy = Literal["round_robin", "least_loaded", "sticky"]
+RestartRule = Literal["always", "on-failure", "never"]
 IsolationLevel = Literal["none", "process", "strict"]
 
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=100 * 365 * 86_400)]
@@ -72,6 +74,12 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Whether one that runs something is unused since that began."""
     cull_connected: bool = False
     """Whether one is culled although clients are connected to it, or have it lent."""
+    restart: RestartRule = "always"
+    """Which ends of their own are followed by another incarnation: all, crashes, none."""
+    max_age_s: Seconds = 0.0
+    """The age at which a kernel's process is drained and replaced; 0 = any."""
+    max_age_variance: Fraction = 0.1
+    """Up to this share of `max_age_s` is taken off at random."""
     labels: Labels = {}
     """Its kernels have them too."""
     warm: WarmUse = "prefer"

@@ -7,7 +7,7 @@ import msgspec
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.pool import Autoscale, WarmUse
-from llmspell_fleet.model.tenant import IsolationLevel, Limits, Strategy
+from llmspell_fleet.model.tenant import IsolationLevel, Limits, RestartRule, Strategy
 
 T = TypeVar("T")
 
@@ -102,6 +102,9 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     cull_connected: bool = False
     warm: WarmUse = "prefer"
     warm_size: int = 0
+    restart: RestartRule = "always"
+    max_age_s: float = 0.0
+    max_age_variance: float = 0.1
     autoscale: Autoscale | None = None
     created_at: str
     kernels: list[KernelView]

@@ -24,7 +24,12 @@ class StopAsked(msgspec.Struct, frozen=True):
 class DrainAsked(msgspec.Struct, frozen=True):
     """It should take no more work, and end when it has none."""
 
-    cause: Literal["stopped", "culled", "restarted"] = "stopped"
+    cause: Literal["stopped", "culled", "restarted", "drained"] = "stopped"
+    """"drained": it stays in its pool, and down until somebody restarts it."""
+
+
+class TerminateAsked(msgspec.Struct, frozen=True):
+    """An operator sent SIGTERM: this incarnation ends, and the kernel's restart rule says what follows."""
 
 
 class RestartAsked(msgspec.Struct, frozen=True):
@@ -85,6 +90,16 @@ class Unresponsive(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Silent(msgspec.Struct, frozen=True):
+    """It did not answer in time: it may be hung, and is looked at. `Answered` takes that back."""
+
+    incarnation: int
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """Its spec was replaced."""
+
+
 class Adopted(msgspec.Struct, frozen=True):
     """A process of an earlier controller was found alive; it has not answered this one."""
 
@@ -97,6 +112,6 @@ class Adopted(msgspec.Struct, frozen=True):
     """It was to end once it has no work, unless it is wanted again."""
 
 
-Asked = StartAsked | StopAsked | DrainAsked | RestartAsked
-Seen = Spawned | SpawnFailed | Answered | Exited | TimerFired | Drained | Unresponsive | Adopted
+Asked = StartAsked | StopAsked | DrainAsked | TerminateAsked | RestartAsked
+Seen = Spawned | SpawnFailed | Answered | Exited | TimerFired | Drained | Silent | Unresponsive | Changed | Adopted
 LifecycleEvent = Asked | Seen

@@ -11,76 +11,86 @@
                               │  ▼               ▼
         STOPPED, HIBERNATED ──┘ READY ──────► STOPPING ──gone──► STOPPED, or as after a crash, or STARTING
                                  │   StopAsked,  ▲
-                       DrainAsked│   RestartAsked│
-                                 ▼   Unresponsive│
+                       DrainAsked│   RestartAsked│  the stop ladder: `policy.ladder`
+                          max_age▼   Unresponsive│
                               DRAINING ──────────┘
                                       Drained, deadline
 
 ====================  ================================  ==========================================================
 event                 in                                what follows
 ====================  ================================  ==========================================================
-StartAsked            no process                        STARTING: Spawn, timer start_deadline_s
+StartAsked            no process                        STARTING: Spawn, timer start_deadline_s; PENDING while blocked
 ..                    DRAINING, STOPPING                as it was, and starts again once its process is gone
-Spawned               process, pid not known            pid is known; told to end if STOPPING
-Answered              STARTING                          READY
-Exited, SpawnFailed   process                           see *gone* below
-TimerFired            STARTING                          STOPPING as "not_ready": Kill
-..                    DRAINING                          STOPPING: Terminate
-..                    STOPPING                          Kill, and the timer again
+Spawned               STARTING, pid not known           pid is known, timer start_deadline_s
+..                    READY, STOPPING, pid not known    pid is known; its rung of the ladder if STOPPING
+Answered              STARTING                          READY, timer of its age where that has a bound
+..                    silent                            takes work again
+Exited, SpawnFailed   process                           `policy.aftermath`
+TimerFired            STARTING                          STOPPING as "not_ready": kill
+..                    READY                             as DrainAsked("max_age"); then STARTING
+..                    DRAINING, STOPPING                STOPPING: the next rung
 ..                    BACKOFF                           STARTING
-DrainAsked            READY                             DRAINING, timer drain_deadline_s
-..                    DRAINING                          "stopped": as it was, and stays down once its process is gone
+DrainAsked            READY, used                       DRAINING, timer drain_deadline_s
+..                    READY, unused                     STOPPING: shutdown
+..                    DRAINING                          "stopped", "drained": as it was, and stays down afterwards
+..                    STOPPING                          the same
+..                    STARTING                          "restarted", "drained": STOPPING: terminate
+..                    no process                        "drained": STOPPED, and stays wanted
 ..                    elsewhere                         "stopped": as StopAsked
-..                    STARTING                          "restarted": STOPPING: Terminate; then STARTING
-Drained               DRAINING                          STOPPING: Terminate
-StopAsked             STARTING, READY, DRAINING         STOPPING: Terminate, timer stop_deadline_s
-..                    STOPPING                          as it was, and stays down once its process is gone
+Drained               DRAINING, STOPPING by interrupt   STOPPING: shutdown
+StopAsked             STARTING, READY, DRAINING         STOPPING: the first rung that has a point; kill when forced
+..                    STOPPING                          as it was, and stays down afterwards; kill when forced
 ..                    no process                        STOPPED
-RestartAsked          STARTING, READY, DRAINING         STOPPING: Terminate, timer stop_deadline_s; then STARTING
+TerminateAsked        STARTING, READY, DRAINING         STOPPING: terminate; then STARTING if restart is "always"
+..                    STOPPING                          terminate, unless it is past that
+RestartAsked          STARTING, READY, DRAINING         STOPPING: the first rung that has a point; then STARTING
 ..                    STOPPING                          as it was, and starts again once its process is gone
 ..                    no process                        STARTING; earlier crashes are forgotten
-Unresponsive          READY, DRAINING                   STOPPING: Kill
+Silent                READY, DRAINING                   takes no new work
+Unresponsive          READY, DRAINING                   STOPPING: kill
+Changed               READY                             the timer of its age anew
 Adopted               no process                        STARTING with that process; if it is not wanted, STOPPING:
-..                    ..                                Terminate, or DRAINING if it was
+..                    ..                                terminate, or DRAINING if it was
 ====================  ================================  ==========================================================
 
-Whatever is not in the table changes nothing.
-
-*Gone*: STOPPED when no other incarnation was to follow, or when the kernel ended itself as unused ("culled"; it stays
-wanted, so that the next request may start it). After a crash `decide_restart` says STARTING, BACKOFF or FAILED; an end
-that somebody asked for ("stopped", "restarted", "stuck", …: `NOT_CRASHES`) is no crash, and STARTING follows at once.
+Whatever is not in the table changes nothing. Readiness (`Silent`) takes work away and kills nothing; what kills is the
+start deadline, which is ours, and a kernel that answers on no channel (`Unresponsive`).
 
 Three things make late and doubled messages harmless. Every `Spawn` is answered by one `Spawned` or `SpawnFailed`, and
 until then the kernel counts as having a process: it spawns only when it has none, so it never has two. What concerns
 one process names its incarnation, and is dropped when that is not the present one. Timers name the generation that
-they were set in, which every change of phase ends.
+they were set in, which every change of phase, and every rung of the ladder, ends.
 """
 
 from typing import Any, Final, Literal, assert_never
 
-import msgspec
 from msgspec.structs import replace
 
-from llmspell_fleet.model.event import EventType
-from llmspell_fleet.model.kernel import Cause, Death, Ending, Kernel, Phase
+from llmspell_fleet.model.kernel import Death, Ending, Kernel, Phase
+from llmspell_fleet.policy import ladder
+from llmspell_fleet.policy.actions import Circumstances, Emit, Outcome, SetTimer
+from llmspell_fleet.policy.aftermath import gone, start
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
     Asked,
+    Changed,
     DrainAsked,
     Drained,
     Exited,
     LifecycleEvent,
     RestartAsked,
     Seen,
+    Silent,
     Spawned,
     SpawnFailed,
     StartAsked,
     StopAsked,
+    TerminateAsked,
     TimerFired,
     Unresponsive,
 )
-from llmspell_fleet.policy.restart import Restart, RestartPolicy, StayDown, decide_restart, recent
+from llmspell_fleet.policy.restart import RestartPolicy
 
 HAS_PROCESS: Final = frozenset({Phase.STARTING, Phase.READY, Phase.BUSY, Phase.DRAINING, Phase.STOPPING})
 """A process exists, or its spawn is under way."""
@@ -91,46 +101,8 @@ IS_LIVE: Final = frozenset({Phase.READY, Phase.BUSY, Phase.DRAINING})
 TAKES_WORK: Final = frozenset({Phase.READY, Phase.BUSY})
 """New executions may go to it."""
 
-NOT_CRASHES: Final[frozenset[Cause]] = frozenset(
-    {"stopped", "restarted", "culled", "drained", "max_age", "stuck", "execution_limit"}
-)
-"""Ends that say nothing against starting the kernel again."""
-
-PLANNED: Final[frozenset[Cause]] = frozenset({"stopped", "restarted", "culled", "drained", "max_age"})
-"""Ends that are told as "kernel.stopped"; the others are "kernel.died"."""
-
-
-# --- what is to be done
-
-
-class Spawn(msgspec.Struct, frozen=True):
-    """Start the process of the kernel's present incarnation, and tell `Spawned` or `SpawnFailed`, once."""
-
-
-class Terminate(msgspec.Struct, frozen=True):
-    """SIGTERM to its process."""
-
-
-class Kill(msgspec.Struct, frozen=True):
-    """SIGKILL to its process and all of that one's descendants."""
-
-
-class SetTimer(msgspec.Struct, frozen=True):
-    """Tell `TimerFired(generation)` after `after_s` seconds."""
-
-    generation: int
-    after_s: float
-
-
-class Emit(msgspec.Struct, frozen=True):
-    """Tell the world."""
-
-    event_type: EventType
-    data: dict[str, Any]
-
-
-Action = Spawn | Terminate | Kill | SetTimer | Emit
-Outcome = tuple[Kernel, tuple[Action, ...]]
+LEAST_S: Final = 0.001
+"""The shortest timer."""
 
 
 def shown(kernel: Kernel, running: int) -> Phase:
@@ -138,153 +110,246 @@ def shown(kernel: Kernel, running: int) -> Phase:
     return Phase.BUSY if running and kernel.phase is Phase.READY else kernel.phase
 
 
-def transition(kernel: Kernel, event: LifecycleEvent, *, now: float, policy: RestartPolicy, jitter: float) -> Outcome:
-    """The kernel after `event`, and what is to be done, in order. `now` is monotonic; `jitter` is in [0, 1)."""
+def takes_work(kernel: Kernel) -> bool:
+    """Whether new executions may go to it."""
+    return kernel.phase in TAKES_WORK and not kernel.is_silent
+
+
+def wakes(kernel: Kernel) -> bool:
+    """Whether the next request may start it: it was ended as unused. Others that are down wait for a person."""
+    is_unused = kernel.last_death is not None and kernel.last_death.cause == "culled"
+    return kernel.phase is Phase.STOPPED and kernel.is_wanted and is_unused
+
+
+def transition(
+    kernel: Kernel,
+    event: LifecycleEvent,
+    *,
+    now: float,
+    policy: RestartPolicy,
+    jitter: float,
+    executions: int = 0,
+    leases: int = 0,
+    is_blocked: bool = False,
+) -> Outcome:
+    """The kernel after `event`, and what is to be done, in order; the rest as in `Circumstances`."""
+    at = Circumstances(
+        now=now, policy=policy, jitter=jitter, executions=executions, leases=leases, is_blocked=is_blocked
+    )
     if isinstance(event, Asked):
-        return _asked(kernel, event, policy)
-    return _seen(kernel, event, now=now, policy=policy, jitter=jitter)
+        return _asked(kernel, event, at)
+    return _seen(kernel, event, at)
 
 
-def _asked(kernel: Kernel, event: Asked, policy: RestartPolicy) -> Outcome:
+def _asked(kernel: Kernel, event: Asked, at: Circumstances) -> Outcome:
     match event:
         case StartAsked():
-            return _start_asked(kernel, policy)
+            return _start_asked(kernel, at)
         case StopAsked(cause, is_forced):
-            return _stop_asked(kernel, cause, policy, is_forced=is_forced)
+            return _stop_asked(kernel, cause, at, is_forced=is_forced)
         case DrainAsked(cause):
-            return _drain_asked(kernel, cause, policy)
+            return _drain_asked(kernel, cause, at)
+        case TerminateAsked():
+            return _terminate_asked(kernel, at)
         case RestartAsked():
-            return _restart_asked(kernel, policy)
+            return _restart_asked(kernel, at)
         case _:
             assert_never(event)
 
 
-def _seen(kernel: Kernel, event: Seen, *, now: float, policy: RestartPolicy, jitter: float) -> Outcome:
+def _seen(kernel: Kernel, event: Seen, at: Circumstances) -> Outcome:
+    if isinstance(event, Spawned | SpawnFailed | Exited | Adopted):
+        return _process_seen(kernel, event, at)
+    match event:
+        case Answered(incarnation):
+            return _answered(kernel, incarnation, at)
+        case TimerFired(generation):
+            return _timer_fired(kernel, at) if generation == kernel.generation else (kernel, ())
+        case Drained():
+            return ladder.drained(kernel, at) if kernel.ending is not None else (kernel, ())
+        case Silent(incarnation):
+            return _silent(kernel, incarnation)
+        case Unresponsive(incarnation, reason):
+            return _unresponsive(kernel, incarnation, reason, at)
+        case Changed():
+            return _changed(kernel, at)
+        case _:
+            assert_never(event)
+
+
+def _process_seen(kernel: Kernel, event: Spawned | SpawnFailed | Exited | Adopted, at: Circumstances) -> Outcome:
     match event:
         case Spawned():
-            return _spawned(kernel, event, policy)
+            return _spawned(kernel, event, at)
         case SpawnFailed():
-            return _spawn_failed(kernel, event, now=now, policy=policy, jitter=jitter)
-        case Answered(incarnation):
-            return _answered(kernel, incarnation, now)
+            return _spawn_failed(kernel, event, at)
         case Exited(death):
-            return _gone(kernel, death, now=now, policy=policy, jitter=jitter)
-        case TimerFired(generation):
-            return _timer_fired(kernel, policy) if generation == kernel.generation else (kernel, ())
-        case Drained():
-            return _end(kernel, kernel.ending, policy) if kernel.phase is Phase.DRAINING else (kernel, ())
-        case Unresponsive(incarnation, reason):
-            return _unresponsive(kernel, incarnation, reason, policy)
+            return _gone(kernel, death, at)
         case Adopted():
-            return _adopted(kernel, event, policy)
+            return _adopted(kernel, event, at)
         case _:
             assert_never(event)
 
 
-# --- the rows of the table
+# --- what is asked
 
 
-def _start_asked(kernel: Kernel, policy: RestartPolicy) -> Outcome:
+def _start_asked(kernel: Kernel, at: Circumstances) -> Outcome:
     if kernel.phase not in HAS_PROCESS:
-        return _start(kernel, policy)
+        return start(kernel, at)
     if kernel.ending is not None:
         return replace(kernel, is_wanted=True, ending=replace(kernel.ending, restarts=True)), ()
     return kernel, ()
 
 
-def _spawned(kernel: Kernel, event: Spawned, policy: RestartPolicy) -> Outcome:
-    if kernel.phase not in HAS_PROCESS or kernel.pid is not None or event.incarnation != kernel.incarnation:
-        return kernel, ()
-    known = replace(kernel, pid=event.pid, start_time=event.start_time, spawned_at=event.at, started_at=event.date)
-    if kernel.phase is Phase.STOPPING:
-        return known, (Terminate(), SetTimer(known.generation, policy.stop_deadline_s))
-    return known, ()
-
-
-def _spawn_failed(kernel: Kernel, event: SpawnFailed, *, now: float, policy: RestartPolicy, jitter: float) -> Outcome:
-    if kernel.pid is not None:
-        return kernel, ()
-    return _gone(kernel, event.death, now=now, policy=policy, jitter=jitter, is_permanent=event.is_permanent)
-
-
-def _answered(kernel: Kernel, incarnation: int, now: float) -> Outcome:
-    """`Spawned` may still be on its way: it takes another road than the answer."""
-    if kernel.phase is not Phase.STARTING or incarnation != kernel.incarnation:
-        return kernel, ()
-    ready = _enter(kernel, Phase.READY, ready_at=now)
-    return ready, (Emit("kernel.ready", {"incarnation": incarnation, "pid": kernel.pid}),)
-
-
-def _timer_fired(kernel: Kernel, policy: RestartPolicy) -> Outcome:
-    match kernel.phase:
-        case Phase.STARTING:
-            late = Ending("not_ready", restarts=True, detail=f"no answer within {policy.start_deadline_s:g} s")
-            return _end(kernel, late, policy, by=Kill())
-        case Phase.DRAINING:
-            return _end(kernel, kernel.ending, policy)
-        case Phase.STOPPING:
-            again = SetTimer(kernel.generation, policy.stop_deadline_s)
-            return kernel, ((again,) if kernel.pid is None else (Kill(), again))
-        case Phase.BACKOFF:
-            return _start(kernel, policy)
-        case _:
-            return kernel, ()
-
-
 def _stop_asked(
-    kernel: Kernel, cause: Literal["stopped", "culled"], policy: RestartPolicy, *, is_forced: bool = False
+    kernel: Kernel, cause: Literal["stopped", "culled"], at: Circumstances, *, is_forced: bool = False
 ) -> Outcome:
     if cause == "culled":
         culled = Ending("culled", restarts=False)
-        return _end(kernel, culled, policy) if kernel.phase is Phase.READY else (kernel, ())
+        return ladder.end(kernel, culled, at) if kernel.phase is Phase.READY else (kernel, ())
     unwanted = replace(kernel, is_wanted=False)
     match kernel.phase:
         case Phase.STOPPING:
             stays = replace(unwanted, ending=_with_restarts(kernel.ending, restarts=False))
-            return stays, ((Kill(),) if is_forced and kernel.pid is not None else ())
+            return ladder.hasten(stays, "kill", at) if is_forced else (stays, ())
         case Phase.STARTING | Phase.READY | Phase.BUSY | Phase.DRAINING:
-            by = Kill() if is_forced else Terminate()
-            return _end(unwanted, Ending("stopped", restarts=False), policy, by=by)
+            return ladder.end(unwanted, Ending("stopped", restarts=False), at, first="kill" if is_forced else None)
         case Phase.STOPPED:
             return unwanted, ()
         case _:
-            return _enter(unwanted, Phase.STOPPED), (Emit("kernel.stopped", {"cause": cause}),)
+            return ladder.enter(unwanted, Phase.STOPPED), (Emit("kernel.stopped", {"cause": cause}),)
 
 
-def _drain_asked(kernel: Kernel, cause: Literal["stopped", "culled", "restarted"], policy: RestartPolicy) -> Outcome:
+def _drain_asked(
+    kernel: Kernel, cause: Literal["stopped", "culled", "restarted", "drained"], at: Circumstances
+) -> Outcome:
+    ending = Ending(cause, restarts=cause == "restarted")
     if kernel.phase is Phase.READY:
-        ending = Ending(cause, restarts=cause == "restarted")
-        draining = _enter(kernel, Phase.DRAINING, ending=ending, is_wanted=cause != "stopped")
-        return draining, (SetTimer(draining.generation, policy.drain_deadline_s),)
-    if cause == "restarted" and kernel.phase is Phase.STARTING:
-        return _end(kernel, Ending(cause, restarts=True), policy)
+        return ladder.drain(kernel, ending, at, is_wanted=cause != "stopped")
+    if cause in {"restarted", "drained"} and kernel.phase is Phase.STARTING:
+        return ladder.end(kernel, ending, at)
+    if cause == "drained":
+        return _drain_by_hand(kernel)
     if cause != "stopped":
         return kernel, ()
     if kernel.phase is Phase.DRAINING:
-        return replace(kernel, is_wanted=False, ending=Ending(cause, restarts=False)), ()
-    return _stop_asked(kernel, cause, policy)
+        return replace(kernel, is_wanted=False, ending=_with_cause(kernel.ending, ending)), ()
+    return _stop_asked(kernel, cause, at)
 
 
-def _restart_asked(kernel: Kernel, policy: RestartPolicy) -> Outcome:
+def _drain_by_hand(kernel: Kernel) -> Outcome:
+    """What is on its way down stays down, and what waits to come up does not come."""
+    if kernel.phase in HAS_PROCESS:
+        return replace(kernel, ending=_with_restarts(kernel.ending, restarts=False)), ()
+    if kernel.phase is Phase.STOPPED:
+        return kernel, ()
+    return ladder.enter(kernel, Phase.STOPPED), (Emit("kernel.stopped", {"cause": "drained"}),)
+
+
+def _terminate_asked(kernel: Kernel, at: Circumstances) -> Outcome:
+    if kernel.phase is Phase.STOPPING:
+        return ladder.hasten(kernel, "terminate", at)
+    if kernel.phase not in HAS_PROCESS:
+        return kernel, ()
+    ending = Ending("stopped", restarts=kernel.spec.restart == "always", detail="SIGTERM was asked for")
+    return ladder.end(kernel, ending, at, first="terminate")
+
+
+def _restart_asked(kernel: Kernel, at: Circumstances) -> Outcome:
     fresh = replace(kernel, is_wanted=True, crashes=())
     if kernel.phase not in HAS_PROCESS:
-        return _start(fresh, policy)
+        return start(fresh, at)
     if kernel.phase is Phase.STOPPING:
         return replace(fresh, ending=_with_restarts(kernel.ending, restarts=True)), ()
-    return _end(fresh, Ending("restarted", restarts=True), policy)
+    return ladder.end(fresh, Ending("restarted", restarts=True), at)
 
 
-def _unresponsive(kernel: Kernel, incarnation: int, reason: str, policy: RestartPolicy) -> Outcome:
+# --- what is seen
+
+
+def _spawned(kernel: Kernel, event: Spawned, at: Circumstances) -> Outcome:
+    if kernel.phase not in HAS_PROCESS or kernel.pid is not None or event.incarnation != kernel.incarnation:
+        return kernel, ()
+    known = replace(kernel, pid=event.pid, start_time=event.start_time, spawned_at=event.at, started_at=event.date)
+    if kernel.phase is Phase.STOPPING:
+        return ladder.born(known, at)
+    if kernel.phase is not Phase.STARTING:
+        return known, ()
+    # What it took to be spawned, among many, is not the kernel's.
+    starting = ladder.enter(known, Phase.STARTING)
+    return starting, (SetTimer(starting.generation, at.policy.start_deadline_s),)
+
+
+def _spawn_failed(kernel: Kernel, event: SpawnFailed, at: Circumstances) -> Outcome:
+    if kernel.pid is not None:
+        return kernel, ()
+    return _gone(kernel, event.death, at, is_permanent=event.is_permanent)
+
+
+def _answered(kernel: Kernel, incarnation: int, at: Circumstances) -> Outcome:
+    """`Spawned` may still be on its way: it takes another road than the answer."""
+    if incarnation != kernel.incarnation:
+        return kernel, ()
+    if kernel.is_silent:
+        return replace(kernel, is_silent=False), (Emit("kernel.ready", _identity(kernel)),)
+    if kernel.phase is Phase.DRAINING and not kernel.ready_at:
+        return replace(kernel, ready_at=at.now), ()  # adopted so
+    if kernel.phase is not Phase.STARTING:
+        return kernel, ()
+    ready = ladder.enter(kernel, Phase.READY, ready_at=at.now)
+    return ready, (*_aging(ready, at), Emit("kernel.ready", _identity(kernel)))
+
+
+def _changed(kernel: Kernel, at: Circumstances) -> Outcome:
+    if kernel.phase is not Phase.READY:
+        return kernel, ()
+    ready = ladder.enter(kernel, Phase.READY)
+    return ready, _aging(ready, at)
+
+
+def _aging(kernel: Kernel, at: Circumstances) -> tuple[SetTimer, ...]:
+    """The timer of its age, where that has a bound."""
+    spec = kernel.spec
+    if not spec.max_age_s:
+        return ()
+    oldest_s = spec.max_age_s * (1.0 - spec.max_age_variance * at.jitter)
+    return (SetTimer(kernel.generation, max(LEAST_S, (kernel.spawned_at or at.now) + oldest_s - at.now)),)
+
+
+def _timer_fired(kernel: Kernel, at: Circumstances) -> Outcome:
+    match kernel.phase:
+        case Phase.STARTING:
+            late = f"no answer within {at.policy.start_deadline_s:g} s"
+            return ladder.end(kernel, Ending("not_ready", restarts=True, detail=late), at, first="kill")
+        case Phase.READY if kernel.spec.max_age_s:
+            old = Ending("max_age", restarts=True, detail=f"max_age_s is {kernel.spec.max_age_s:g}")
+            return ladder.drain(kernel, old, at)
+        case Phase.DRAINING | Phase.STOPPING:
+            return ladder.overdue(kernel, at)
+        case Phase.BACKOFF:
+            return start(kernel, at)
+        case _:
+            return kernel, ()
+
+
+def _silent(kernel: Kernel, incarnation: int) -> Outcome:
+    if kernel.phase not in IS_LIVE or incarnation != kernel.incarnation or kernel.is_silent:
+        return kernel, ()
+    return replace(kernel, is_silent=True), (Emit("kernel.silent", _identity(kernel)),)
+
+
+def _unresponsive(kernel: Kernel, incarnation: int, reason: str, at: Circumstances) -> Outcome:
     if kernel.phase not in IS_LIVE or incarnation != kernel.incarnation:
         return kernel, ()
     restarts = kernel.ending is None or kernel.ending.restarts
-    return _end(kernel, Ending("unresponsive", restarts=restarts, detail=reason), policy, by=Kill())
+    return ladder.end(kernel, Ending("unresponsive", restarts=restarts, detail=reason), at, first="kill")
 
 
-def _adopted(kernel: Kernel, event: Adopted, policy: RestartPolicy) -> Outcome:
+def _adopted(kernel: Kernel, event: Adopted, at: Circumstances) -> Outcome:
     if kernel.phase in HAS_PROCESS:
         return kernel, ()
-    adopted = _enter(
+    adopted = ladder.enter(
         kernel,
         Phase.STARTING,
         incarnation=event.incarnation,
@@ -294,76 +359,21 @@ def _adopted(kernel: Kernel, event: Adopted, policy: RestartPolicy) -> Outcome:
         started_at=event.date,
     )
     if not kernel.is_wanted and event.is_draining:
-        draining = replace(adopted, phase=Phase.DRAINING, ending=Ending("stopped", restarts=False))
-        return draining, (SetTimer(draining.generation, policy.drain_deadline_s),)
+        ending = Ending("stopped", restarts=False, step="drain", rung="drain")
+        draining = replace(adopted, phase=Phase.DRAINING, ending=ending)
+        return draining, (SetTimer(draining.generation, at.policy.drain_deadline_s),)
     if not kernel.is_wanted:
-        return _end(adopted, Ending("stopped", restarts=False), policy)
-    return adopted, (SetTimer(adopted.generation, policy.start_deadline_s),)
+        return ladder.end(adopted, Ending("stopped", restarts=False), at)
+    return adopted, (SetTimer(adopted.generation, at.policy.start_deadline_s),)
 
 
-def _gone(
-    kernel: Kernel, death: Death, *, now: float, policy: RestartPolicy, jitter: float, is_permanent: bool = False
-) -> Outcome:
+def _gone(kernel: Kernel, death: Death, at: Circumstances, *, is_permanent: bool = False) -> Outcome:
     if kernel.phase not in HAS_PROCESS or death.incarnation != kernel.incarnation:
         return kernel, ()
-    ending = kernel.ending
-    if ending is not None and kernel.phase is Phase.STOPPING and death.cause != "spawn_failed":
-        death = replace(death, cause=ending.cause, detail=ending.detail or death.detail)
-    is_crash = death.cause not in NOT_CRASHES
-    crashes = recent((*kernel.crashes, now), policy, now=now) if is_crash else kernel.crashes
-    kernel = replace(_without_process(kernel), crashes=crashes, last_death=death)
-    told = Emit("kernel.stopped" if death.cause in PLANNED else "kernel.died", _told(death))
-
-    if not (ending.restarts if ending is not None else death.cause != "culled"):
-        return _enter(kernel, Phase.STOPPED), (told,)
-    if not is_crash:
-        return _then(told, _start(kernel, policy))
-    if is_permanent:
-        return _then(told, _fail(kernel, death.detail))
-    match decide_restart(crashes, policy, now=now, jitter=jitter):
-        case Restart(0.0):
-            return _then(told, _start(kernel, policy))
-        case Restart(delay_s, attempt):
-            waiting = _enter(kernel, Phase.BACKOFF)
-            backoff = Emit("kernel.backoff", {"delay_s": round(delay_s, 3), "attempt": attempt})
-            return waiting, (told, SetTimer(waiting.generation, delay_s), backoff)
-        case StayDown(reason):
-            return _then(told, _fail(kernel, reason))
+    return gone(kernel, death, at, is_permanent=is_permanent)
 
 
 # --- what the rows are made of
-
-
-def _start(kernel: Kernel, policy: RestartPolicy) -> Outcome:
-    starting = _enter(kernel, Phase.STARTING, is_wanted=True, incarnation=kernel.incarnation + 1)
-    told = Emit("kernel.starting", {"incarnation": starting.incarnation})
-    return starting, (Spawn(), SetTimer(starting.generation, policy.start_deadline_s), told)
-
-
-def _end(
-    kernel: Kernel, ending: Ending | None, policy: RestartPolicy, *, by: Terminate | Kill | None = None
-) -> Outcome:
-    """Without a pid there is nobody to tell yet: `Spawned` will find it STOPPING."""
-    stopping = _enter(kernel, Phase.STOPPING, ending=ending)
-    timer = SetTimer(stopping.generation, policy.stop_deadline_s)
-    return stopping, ((timer,) if kernel.pid is None else (by or Terminate(), timer))
-
-
-def _fail(kernel: Kernel, reason: str) -> Outcome:
-    return _enter(kernel, Phase.FAILED), (Emit("kernel.failed", {"reason": reason}),)
-
-
-def _then(first: Action, outcome: Outcome) -> Outcome:
-    kernel, actions = outcome
-    return kernel, (first, *actions)
-
-
-def _enter(kernel: Kernel, phase: Phase, **changes: Any) -> Kernel:
-    return replace(kernel, phase=phase, generation=kernel.generation + 1, **changes)
-
-
-def _without_process(kernel: Kernel) -> Kernel:
-    return replace(kernel, pid=None, start_time=None, spawned_at=0.0, ready_at=0.0, started_at="", ending=None)
 
 
 def _with_restarts(ending: Ending | None, *, restarts: bool) -> Ending:
@@ -371,13 +381,10 @@ def _with_restarts(ending: Ending | None, *, restarts: bool) -> Ending:
     return replace(ending or Ending("stopped", restarts), restarts=restarts)
 
 
-def _told(death: Death) -> dict[str, Any]:
-    return {
-        "incarnation": death.incarnation,
-        "pid": death.pid,
-        "cause": death.cause,
-        "exit_code": death.exit_code,
-        "signal": death.signal,
-        "detail": death.detail,
-        "uptime_s": death.uptime_s,
-    }
+def _with_cause(old: Ending | None, new: Ending) -> Ending:
+    """Another cause at the same rung."""
+    return new if old is None else replace(new, step=old.step, rung=old.rung)
+
+
+def _identity(kernel: Kernel) -> dict[str, Any]:
+    return {"incarnation": kernel.incarnation, "pid": kernel.pid}

@@ -2,6 +2,9 @@
 
 import msgspec
 
+from llmspell_fleet.model.kernel import Cause
+from llmspell_fleet.model.tenant import RestartRule
+
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How patient the fleet is with a kernel. All times are seconds."""
@@ -16,10 +19,25 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Up to this share of a delay is taken off at random, so that kernels that died together do not start together."""
     start_deadline_s: float = 10.0
     """From the spawn to the first answer."""
+    drain_deadline_s: float = 30.0
+    """What running work gets before it is interrupted. This and the next ones: see `policy.ladder`."""
+    interrupt_deadline_s: float = 2.0
+    """What interrupted work gets to end. A kernel ends itself after one second when its script does not stop."""
+    shutdown_deadline_s: float = 5.0
+    """From the shutdown_request to SIGTERM."""
     stop_deadline_s: float = 5.0
     """From SIGTERM to SIGKILL."""
-    drain_deadline_s: float = 30.0
-    """What running work gets before the kernel is stopped."""
+
+
+def follows(rule: RestartRule, cause: Cause) -> bool:
+    """Whether an end by itself is followed by another incarnation. A client that asks for a restart gets one."""
+    match rule:
+        case "always":
+            return True
+        case "on-failure":
+            return cause != "stopped"
+        case "never":
+            return cause == "restarted"
 
 
 class Restart(msgspec.Struct, frozen=True):

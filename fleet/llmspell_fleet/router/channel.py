@@ -237,6 +237,10 @@ class Channel:
         """Have it tell its clients that it is culled, and end `in_s` later unless it is used or that is forced."""
         self._link.cull(CullContent(in_s, reason, is_forced))
 
+    def shut_down(self) -> None:
+        """Ask it to end: what runs is interrupted and answered."""
+        self._link.shut_down()
+
     async def statistics(self) -> bytes:
         """What it has done and holds, as JSON; asked of the kernel itself. ConnectionError: it ended meanwhile."""
         answer = self._loop.create_future()

@@ -197,6 +197,10 @@ class Link:
         """Ask for statistics; returns the request's number."""
         return self._send("statistics_request", b"{}")
 
+    def shut_down(self) -> None:
+        """Ask the kernel to end; its answer is its end."""
+        self._send("shutdown_request", b'{"restart":false}')
+
     def close(self) -> None:
         """Hear no more."""
         if not self._socket.closed:

@@ -17,6 +17,7 @@ _INFO: Final = struct.Struct("=QQ11Ii")
 _INFO_EXIT: Final = 1 << 3
 
 _START_TIME: Final = 22 - 3
+_STAT_BYTES: Final = 512
 _EXIT_CODE: Final = 52 - 3
 """Fields of proc_pid_stat(5), counted from the state, which follows the command's name."""
 
@@ -71,6 +72,21 @@ def exit_status(process: Process) -> int | None:
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8
     return int(result.si_status) | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def is_suspended(pid: int) -> bool:
+    """Whether a signal such as SIGSTOP suspended a process. One that a debugger holds is not meant."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        content = os.read(descriptor, _STAT_BYTES)
+    except OSError:
+        return False  # it ended meanwhile
+    finally:
+        os.close(descriptor)
+    return content[content.rfind(b")") + 2 :][:1] == b"T"
 
 
 def reap() -> None:

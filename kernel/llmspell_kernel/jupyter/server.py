@@ -7,6 +7,7 @@ the echo thread `heartbeat`'s.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -60,6 +61,9 @@ _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
 _decode_run = msgspec.json.Decoder(RunRequest).decode
 _decode_claim = msgspec.json.Decoder(ClaimRequest).decode
 _decode_cull = msgspec.json.Decoder(CullRequest).decode
+_OF_SUPERVISORS: Final = frozenset({"claim_request", "cull_request", "adopt_request", "shutdown_request"})
+"""The last one is an old client's too: Jupyter once asked it here."""
+
 _decode = msgspec.json.decode
 
 
@@ -196,10 +200,7 @@ class JupyterServer:
         self.loop.touch(socket)
 
     def _read_ahead(self, age_s: float) -> None:
-        """Read what was sent along with a request that failed `age_s` after it began.
-
-        A cell can fail in less time than a front end takes to send the next one of a row.
-        """
+        """Read what was sent along with a request that failed `age_s` after it began: it was too quick for the rest."""
         shell = self._sockets.shell
         wait_until = time.monotonic() + ROW_S - age_s
         self._receive(shell, self._on_shell, READ_AHEAD)
@@ -221,22 +222,11 @@ class JupyterServer:
                 self._diagnostics.count("run_of_past_supervisor")
                 return
             request = _decode_run(message.content_bytes)
-            run = Run(
-                request,
-                time.monotonic(),
-                lambda content: self._replies.send(shell, message, "run_output", content),
-                self._succession.keep,
-            )
+            send = partial(self._replies.send, shell, message, "run_output")
+            run = Run(request, time.monotonic(), send, self._succession.keep)
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
-        elif header.msg_type == "claim_request":
-            self.lifetime.used(time.monotonic())
-            self.claim.accept(_decode_claim(message.content_bytes))
-        elif header.msg_type == "cull_request":
-            self.lifetime.cull(_decode_cull(message.content_bytes))
-        elif header.msg_type == "adopt_request":
-            asked = _decode(message.content_bytes, type=AdoptRequest)
-            content = self._succession.take_over(header, asked, self.executions.runs())
-            self._replies.send(shell, message, "adopt_reply", content)
+        elif header.msg_type in _OF_SUPERVISORS:
+            self._obey(message)
         elif header.msg_type == "statistics_request":
             self._replies.send(shell, message, "statistics_reply", encode(self.statistics()))
         elif header.msg_type in self._requests.needs_symbols:
@@ -250,6 +240,22 @@ class JupyterServer:
                 self._requests.comm(message, comm)
         else:
             self._diagnostics.warn("message_unknown", f"shell: unknown message type {header.msg_type!r}")
+
+    def _obey(self, message: Message) -> None:
+        """What a supervisor asks, which has no other connection than the shell channel."""
+        content = message.content_bytes
+        match message.header.msg_type:
+            case "claim_request":
+                self.lifetime.used(time.monotonic())
+                self.claim.accept(_decode_claim(content))
+            case "cull_request":
+                self.lifetime.cull(_decode_cull(content))
+            case "adopt_request":
+                asked = _decode(content, type=AdoptRequest)
+                reply = self._succession.take_over(message.header, asked, self.executions.runs())
+                self._replies.send(self._sockets.shell, message, "adopt_reply", reply)
+            case _:
+                self._shut_down(self._sockets.shell, message)
 
     def _on_input(self, message: Message, descriptor: int) -> None:
         self.lifetime.used(time.monotonic())
@@ -279,13 +285,7 @@ class JupyterServer:
                 self.interrupts.interrupt("interrupt")
                 self._replies.send(control, message, "interrupt_reply", b'{"status":"ok"}')
         elif kind == "shutdown_request":
-            request = _decode(message.content_bytes, type=ShutdownRequest)
-            content = encode({"status": "ok", "restart": request.restart})
-            with self._replies.bracket(message):
-                self._replies.send(control, message, "shutdown_reply", content)
-                self.iopub.publish("shutdown_reply", content, message.header_bytes)
-            self.lifetime.answer_all()
-            self.loop.end("restart" if request.restart else "shutdown")
+            self._shut_down(control, message)
         elif kind == "statistics_request":
             with self._replies.bracket(message):
                 self._replies.send(control, message, "statistics_reply", encode(self.statistics()))
@@ -293,6 +293,15 @@ class JupyterServer:
             self._answer(control, message)
         else:
             self._diagnostics.warn("message_unknown", f"control: unknown message type {kind!r}")
+
+    def _shut_down(self, socket: Any, message: Message) -> None:
+        request = _decode(message.content_bytes, type=ShutdownRequest)
+        content = encode({"status": "ok", "restart": request.restart})
+        with self._replies.bracket(message):
+            self._replies.send(socket, message, "shutdown_reply", content)
+            self.iopub.publish("shutdown_reply", content, message.header_bytes)
+        self.lifetime.answer_all()
+        self.loop.end("restart" if request.restart else "shutdown")
 
     def _on_departures(self) -> None:
         for descriptor in self._monitor.ended():

@@ -216,7 +216,7 @@ def test_killing_takes_the_whole_group(tree: Tree) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("act", [files.kill_tree, files.terminate, files.interrupt])
+@pytest.mark.parametrize("act", [files.kill_tree, lambda process: files.send_signal(process, signal.SIGTERM)])
 def test_a_process_that_is_over_and_reaped_is_left(tree: Tree, act: Callable[[Process], None]) -> None:
     signal.pidfd_send_signal(tree.process.pidfd, signal.SIGKILL)
     tree.leader.wait(10)
@@ -231,12 +231,12 @@ _SLEEPER = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print(1
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("act", "number"), [(files.terminate, signal.SIGTERM), (files.interrupt, signal.SIGINT)])
-def test_other_signals_reach_the_process(act: Callable[[Process], None], number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_other_signals_reach_the_process(number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", _SLEEPER], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         pidfd = os.pidfd_open(child.pid)
-        act(Process(child.pid, 0, pidfd))
+        files.send_signal(Process(child.pid, 0, pidfd), number)
         assert child.wait(10) == -number
         os.close(pidfd)

@@ -2,13 +2,16 @@
 
 import asyncio
 import signal
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from llmspell_fleet.controller.tenants import Tenant
-from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.model.kernel import Death, Phase
 from support.controllers import PATIENT, Site, Start, begun, in_phase, kill, only
+from support.forking import DEAF, patch_kernels
+from support.kernels import READY_S
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 
@@ -52,16 +55,52 @@ async def test_what_runs_too_long_is_interrupted_and_answered(controller: Start)
         assert causes(tenant) == ["stopped"]
 
 
-async def test_who_does_not_stop_is_killed(controller: Start) -> None:
-    async with controller(restart=replace(PATIENT, stop_deadline_s=0.1)) as site:
+def death_of(tenant: Tenant) -> Death:
+    death = only(tenant).kernel.last_death
+    assert death is not None
+    return death
+
+
+async def test_who_is_suspended_goes_on_to_stop(controller: Start) -> None:
+    async with controller() as site:
         tenant = await site.tenant()
         kill(only(tenant), signal.SIGSTOP)
 
         await stop(site)
 
-        death = only(tenant).kernel.last_death
-        assert death is not None
-        assert (death.cause, death.signal) == ("stopped", "SIGKILL")
+        death = death_of(tenant)
+        assert (death.cause, death.rung, death.exit_code) == ("stopped", "shutdown", 0)
+
+
+async def test_who_does_not_stop_is_killed(controller: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    patch_kernels(monkeypatch, tmp_path, DEAF)
+    patience = {f"{rung}_deadline_s": 0.1 for rung in ("interrupt", "shutdown", "stop")}
+    async with controller(restart=replace(PATIENT, **patience)) as site:
+        tenant = await site.tenant()
+        kill(only(tenant), signal.SIGUSR1)
+        await stop(site)
+
+        death = death_of(tenant)
+        assert (death.cause, death.rung, death.signal) == ("stopped", "kill", "SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("code", "rung"), [("for i = 1, 2e7 do end", "drain"), ("while true do end", "interrupt"), (None, "shutdown")]
+)
+async def test_the_certificate_names_the_rung_that_worked(code: str | None, rung: str, controller: Start) -> None:
+    drain_deadline_s = 0.1 if rung == "interrupt" else READY_S
+    async with controller(restart=replace(PATIENT, drain_deadline_s=drain_deadline_s)) as site:
+        tenant = await site.tenant()
+        if code is not None:
+            site.asking(tenant, code)
+            await begun(only(tenant))
+
+        await stop(site)
+
+        death = death_of(tenant)
+        assert (death.cause, death.rung, death.exit_code) == ("stopped", rung, 0)
+        told = [event.data["rung"] for event in site.events(only(tenant)) if event.type == "kernel.stopped"]
+        assert told == [rung]
 
 
 @pytest.mark.parametrize("insists", ["from the start", "later"])

@@ -6,41 +6,41 @@ import pytest
 from msgspec.structs import replace
 
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.kernel import Cause, Death, Ending, Kernel, KernelSpec, Phase
+from llmspell_fleet.model.kernel import Cause, Death, Ending, Kernel, KernelSpec, Phase, Rung
+from llmspell_fleet.model.tenant import RestartRule
+from llmspell_fleet.policy.actions import Action, Emit, Kill, SetTimer, ShutDown, Spawn, Terminate
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
+    Changed,
     DrainAsked,
     Drained,
     Exited,
     LifecycleEvent,
     RestartAsked,
+    Silent,
     Spawned,
     SpawnFailed,
     StartAsked,
     StopAsked,
+    TerminateAsked,
     TimerFired,
     Unresponsive,
 )
-from llmspell_fleet.policy.lifecycle import (
-    HAS_PROCESS,
-    IS_LIVE,
-    TAKES_WORK,
-    Action,
-    Emit,
-    Kill,
-    SetTimer,
-    Spawn,
-    Terminate,
-    shown,
-    transition,
-)
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, IS_LIVE, TAKES_WORK, shown, takes_work, transition, wakes
 from llmspell_fleet.policy.restart import RestartPolicy
 
 ID = KernelId("00000000-0000-4000-8000-000000000001")
 SPEC = KernelSpec(id=ID, tenant=TenantId("default"))
 POLICY = RestartPolicy(
-    max_restarts=2, window_s=60, first_delay_s=0.1, start_deadline_s=10, stop_deadline_s=5, drain_deadline_s=30
+    max_restarts=2,
+    window_s=60,
+    first_delay_s=0.1,
+    start_deadline_s=10,
+    drain_deadline_s=30,
+    interrupt_deadline_s=3,
+    shutdown_deadline_s=4,
+    stop_deadline_s=5,
 )
 STORED = [phase for phase in Phase if phase is not Phase.BUSY]
 NOW = 1000.0
@@ -49,23 +49,32 @@ INCARNATION = 3
 NEXT = GENERATION + 1
 START = [Spawn(), SetTimer(NEXT, 10)]
 
+OLD = replace(SPEC, max_age_s=120, max_age_variance=0.5)
 TO_STOP = Ending("stopped", restarts=False)
 TO_RESTART = Ending("restarted", restarts=True)
+
+
+def at_rung(ending: Ending, rung: Rung) -> Ending:
+    return replace(ending, step=rung, rung=rung)
 
 
 def kernel_in(phase: Phase, **changes: Any) -> Kernel:
     kernel = Kernel(spec=SPEC, phase=phase, generation=GENERATION, incarnation=INCARNATION)
     if phase in HAS_PROCESS:
         kernel = replace(kernel, pid=100, start_time=5, spawned_at=900.0, started_at="then")
+    if phase in {Phase.READY, Phase.DRAINING, Phase.STOPPING}:
+        kernel = replace(kernel, ready_at=901.0)
     if phase in {Phase.DRAINING, Phase.STOPPING}:
-        kernel = replace(kernel, ending=TO_STOP, is_wanted=False)
+        kernel = replace(kernel, ending=at_rung(TO_STOP, "drain" if phase is Phase.DRAINING else "terminate"))
+        kernel = replace(kernel, is_wanted=False)
     return replace(kernel, **changes)
 
 
-def death(cause: Cause = "signal", *, incarnation: int = INCARNATION, detail: str = "") -> Death:
+def death(cause: Cause = "signal", *, incarnation: int = INCARNATION, detail: str = "", rung: Rung | None = None) -> Death:  # fmt: skip
     return Death(
-        kernel_id=ID, tenant=SPEC.tenant, incarnation=incarnation, pid=100, at="now", cause=cause, detail=detail
-    )
+        kernel_id=ID, tenant=SPEC.tenant, incarnation=incarnation, pid=100, at="now", cause=cause, detail=detail,
+        rung=rung,
+    )  # fmt: skip
 
 
 def spawned(incarnation: int = INCARNATION) -> Spawned:
@@ -76,9 +85,11 @@ def adopted() -> Adopted:
     return Adopted(9, pid=300, start_time=7, at=990.0, date="yesterday")
 
 
-def after(kernel: Kernel, event: LifecycleEvent, *, now: float = NOW) -> tuple[Kernel, list[Action]]:
+def after(
+    kernel: Kernel, event: LifecycleEvent, *, now: float = NOW, **circumstances: Any
+) -> tuple[Kernel, list[Action]]:
     """What is told is looked at elsewhere."""
-    kernel, actions = transition(kernel, event, now=now, policy=POLICY, jitter=0.0)
+    kernel, actions = transition(kernel, event, now=now, policy=POLICY, jitter=0.0, **circumstances)
     return kernel, [action for action in actions if not isinstance(action, Emit)]
 
 
@@ -96,9 +107,9 @@ TABLE: list[tuple[str, Kernel, LifecycleEvent, Phase, list[Action]]] = [
     ("woken", kernel_in(P.HIBERNATED), StartAsked(), P.STARTING, START),
     ("wanted again while it drains", kernel_in(P.DRAINING), StartAsked(), P.DRAINING, []),
     ("wanted again while it stops", kernel_in(P.STOPPING), StartAsked(), P.STOPPING, []),
-    ("there is a process", kernel_in(P.STARTING, pid=None), spawned(), P.STARTING, []),
+    ("there is a process", kernel_in(P.STARTING, pid=None), spawned(), P.STARTING, [SetTimer(NEXT, 10)]),
     ("the answer was quicker than the spawner", kernel_in(P.READY, pid=None), spawned(), P.READY, []),
-    ("spawned too late", kernel_in(P.STOPPING, pid=None), spawned(), P.STOPPING, [Terminate(), SetTimer(7, 5)]),
+    ("spawned too late", kernel_in(P.STOPPING, pid=None), spawned(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
     ("it answered", kernel_in(P.STARTING), Answered(3), P.READY, []),
     ("it answered before we know its pid", kernel_in(P.STARTING, pid=None), Answered(3), P.READY, []),
     ("crashed", kernel_in(P.READY), Exited(death()), P.STARTING, START),
@@ -118,11 +129,11 @@ TABLE: list[tuple[str, Kernel, LifecycleEvent, Phase, list[Action]]] = [
     ("no process to stop", kernel_in(P.STOPPING, pid=None), SpawnFailed(death("spawn_failed")), P.STOPPED, []),
     ("no answer", kernel_in(P.STARTING), TimerFired(7), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
     ("no answer from the spawner", kernel_in(P.STARTING, pid=None), TimerFired(7), P.STOPPING, [SetTimer(NEXT, 5)]),
-    ("drained too long", kernel_in(P.DRAINING), TimerFired(7), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
-    ("does not stop", kernel_in(P.STOPPING), TimerFired(7), P.STOPPING, [Kill(), SetTimer(7, 5)]),
+    ("drained too long", kernel_in(P.DRAINING), TimerFired(7), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
+    ("does not stop", kernel_in(P.STOPPING), TimerFired(7), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
     ("the spawner does not answer", kernel_in(P.STOPPING, pid=None), TimerFired(7), P.STOPPING, [SetTimer(7, 5)]),
     ("the delay is over", kernel_in(P.BACKOFF), TimerFired(7), P.STARTING, START),
-    ("drain", kernel_in(P.READY), DrainAsked(), P.DRAINING, [SetTimer(NEXT, 30)]),
+    ("drain what is idle", kernel_in(P.READY), DrainAsked(), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("drain what has no work", kernel_in(P.STARTING), DrainAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
     ("roll what has no work", kernel_in(P.STARTING), DrainAsked("restarted"), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
     ("drain what drains", kernel_in(P.DRAINING, ending=TO_RESTART), DrainAsked(), P.DRAINING, []),
@@ -132,25 +143,25 @@ TABLE: list[tuple[str, Kernel, LifecycleEvent, Phase, list[Action]]] = [
     ("drain what failed", kernel_in(P.FAILED), DrainAsked(), P.STOPPED, []),
     ("drain what was culled", kernel_in(P.STOPPED), DrainAsked(), P.STOPPED, []),
     ("drain what sleeps", kernel_in(P.HIBERNATED), DrainAsked(), P.STOPPED, []),
-    ("nothing runs any more", kernel_in(P.DRAINING), Drained(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("nothing runs any more", kernel_in(P.DRAINING), Drained(), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("stop what is pending", kernel_in(P.PENDING), StopAsked(), P.STOPPED, []),
     ("stop what starts", kernel_in(P.STARTING), StopAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
     ("stop what is being spawned", kernel_in(P.STARTING, pid=None), StopAsked(), P.STOPPING, [SetTimer(NEXT, 5)]),
-    ("stop", kernel_in(P.READY), StopAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("stop", kernel_in(P.READY), StopAsked(), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("force", kernel_in(P.READY), StopAsked(is_forced=True), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
     ("force what is being spawned", kernel_in(P.STARTING, pid=None), StopAsked(is_forced=True), P.STOPPING, [SetTimer(NEXT, 5)]),
-    ("stop what drains", kernel_in(P.DRAINING), StopAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("stop what drains", kernel_in(P.DRAINING), StopAsked(), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("stop what restarts", kernel_in(P.STOPPING, ending=TO_RESTART), StopAsked(), P.STOPPING, []),
-    ("force what stops", kernel_in(P.STOPPING), StopAsked(is_forced=True), P.STOPPING, [Kill()]),
-    ("force what stops unborn", kernel_in(P.STOPPING, pid=None), StopAsked(is_forced=True), P.STOPPING, []),
+    ("force what stops", kernel_in(P.STOPPING), StopAsked(is_forced=True), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
+    ("force what stops unborn", kernel_in(P.STOPPING, pid=None), StopAsked(is_forced=True), P.STOPPING, [SetTimer(NEXT, 5)]),
     ("stop what waits", kernel_in(P.BACKOFF), StopAsked(), P.STOPPED, []),
     ("stop what failed", kernel_in(P.FAILED), StopAsked(), P.STOPPED, []),
     ("stop what was culled", kernel_in(P.STOPPED), StopAsked(), P.STOPPED, []),
     ("stop what sleeps", kernel_in(P.HIBERNATED), StopAsked(), P.STOPPED, []),
-    ("cull", kernel_in(P.READY), StopAsked("culled"), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
-    ("restart", kernel_in(P.READY), RestartAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("cull", kernel_in(P.READY), StopAsked("culled"), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
+    ("restart", kernel_in(P.READY), RestartAsked(), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("restart what starts", kernel_in(P.STARTING), RestartAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
-    ("restart what drains", kernel_in(P.DRAINING), RestartAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("restart what drains", kernel_in(P.DRAINING), RestartAsked(), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("restart what stops", kernel_in(P.STOPPING), RestartAsked(), P.STOPPING, []),
     ("restart what is pending", kernel_in(P.PENDING), RestartAsked(), P.STARTING, START),
     ("restart what waits", kernel_in(P.BACKOFF), RestartAsked(), P.STARTING, START),
@@ -159,6 +170,25 @@ TABLE: list[tuple[str, Kernel, LifecycleEvent, Phase, list[Action]]] = [
     ("restart what sleeps", kernel_in(P.HIBERNATED), RestartAsked(), P.STARTING, START),
     ("silent", kernel_in(P.READY), Unresponsive(3, "…"), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
     ("silent while it drains", kernel_in(P.DRAINING), Unresponsive(3, "…"), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
+    ("drain by hand what is idle", kernel_in(P.READY), DrainAsked("drained"), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
+    ("drain by hand what starts", kernel_in(P.STARTING), DrainAsked("drained"), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("drain by hand what drains", kernel_in(P.DRAINING, ending=TO_RESTART), DrainAsked("drained"), P.DRAINING, []),
+    ("drain by hand what stops", kernel_in(P.STOPPING, ending=TO_RESTART), DrainAsked("drained"), P.STOPPING, []),
+    ("drain by hand what waits", kernel_in(P.BACKOFF), DrainAsked("drained"), P.STOPPED, []),
+    ("drain by hand what is pending", kernel_in(P.PENDING), DrainAsked("drained"), P.STOPPED, []),
+    ("drain by hand what failed", kernel_in(P.FAILED), DrainAsked("drained"), P.STOPPED, []),
+    ("TERM", kernel_in(P.READY), TerminateAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("TERM to what starts", kernel_in(P.STARTING), TerminateAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("TERM to what drains", kernel_in(P.DRAINING), TerminateAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("TERM to what was asked to go", kernel_in(P.STOPPING, ending=at_rung(TO_STOP, "shutdown")), TerminateAsked(), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),
+    ("old", kernel_in(P.READY, spec=OLD), TimerFired(7), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
+    ("its age may be another", kernel_in(P.READY, spec=OLD), Changed(), P.READY, [SetTimer(NEXT, 20)]),
+    ("its age is over by now", kernel_in(P.READY, spec=OLD, spawned_at=1.0), Changed(), P.READY, [SetTimer(NEXT, 0.001)]),
+    ("it has no age any more", kernel_in(P.READY), Changed(), P.READY, []),
+    ("it answered, and ages", kernel_in(P.STARTING, spec=OLD), Answered(3), P.READY, [SetTimer(NEXT, 20)]),
+    ("doubted", kernel_in(P.READY), Silent(3), P.READY, []),
+    ("doubted while it drains", kernel_in(P.DRAINING), Silent(3), P.DRAINING, []),
+    ("heard again", kernel_in(P.READY, is_silent=True), Answered(3), P.READY, []),
     ("found alive", kernel_in(P.PENDING), adopted(), P.STARTING, [SetTimer(NEXT, 10)]),
     ("found alive, stopped", kernel_in(P.STOPPED), adopted(), P.STARTING, [SetTimer(NEXT, 10)]),
     ("found alive, in backoff", kernel_in(P.BACKOFF), adopted(), P.STARTING, [SetTimer(NEXT, 10)]),
@@ -190,6 +220,10 @@ EVENTS: list[LifecycleEvent] = [
     TimerFired(GENERATION),
     Drained(),
     Unresponsive(INCARNATION, "…"),
+    DrainAsked("drained"),
+    TerminateAsked(),
+    Changed(),
+    Silent(INCARNATION),
     adopted(),
 ]
 
@@ -198,7 +232,7 @@ EVENTS: list[LifecycleEvent] = [
 @pytest.mark.parametrize("phase", STORED)
 def test_what_is_not_in_the_table_changes_nothing(phase: Phase, event: LifecycleEvent) -> None:
     kernel = kernel_in(phase)
-    rows = {(row.phase, row.pid, type(event)) for _, row, event, *_ in TABLE}
+    rows = {(row.phase, row.pid, type(event)) for _, row, event, *_ in TABLE if row.spec is SPEC}
 
     if (phase, kernel.pid, type(event)) not in rows:
         assert transition(kernel, event, now=NOW, policy=POLICY, jitter=0.0) == (kernel, ())
@@ -249,14 +283,15 @@ def test_the_certificate_says_why_it_was_ended_and_not_how(
 
     now, _ = after(kernel, event)
 
-    assert now.last_death == death(certified), case
+    rung = kernel.ending.rung if kernel.ending and kernel.phase is P.STOPPING and kernel.pid else None
+    assert now.last_death == death(certified, rung=rung), case
 
 
 def test_the_certificate_of_a_silent_kernel_says_what_was_seen() -> None:
     silent, _ = after(kernel_in(P.READY), Unresponsive(INCARNATION, "no heartbeat for 9 s"))
     dead, _ = after(silent, Exited(death("signal", detail="killed")))
 
-    assert dead.last_death == death("unresponsive", detail="no heartbeat for 9 s")
+    assert dead.last_death == death("unresponsive", detail="no heartbeat for 9 s", rung="kill")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +329,7 @@ def test_a_kernel_that_does_not_answer_in_time_has_crashed() -> None:
     dead, _ = after(late, Exited(death()))
 
     assert dead.phase is P.FAILED
-    assert dead.last_death == death("not_ready", detail="no answer within 10 s")
+    assert dead.last_death == death("not_ready", detail="no answer within 10 s", rung="kill")
 
 
 @pytest.mark.parametrize("phase", [phase for phase in STORED if phase not in HAS_PROCESS])
@@ -326,8 +361,94 @@ def test_a_culled_kernel_may_be_started_by_the_next_request(ends: LifecycleEvent
     kernel, _ = after(kernel_in(P.READY), ends)
     kernel, _ = after(kernel, Exited(death("exited")))
 
-    assert (kernel.phase, kernel.is_wanted) == (P.STOPPED, True)
-    assert kernel.last_death == death("culled") or isinstance(ends, DrainAsked)
+    assert (kernel.phase, kernel.is_wanted, wakes(kernel)) == (P.STOPPED, True, True)
+    assert kernel.last_death == death("culled", rung=None if isinstance(ends, Exited) else "shutdown")
+
+
+def test_a_kernel_that_a_person_drained_waits_for_a_person() -> None:
+    kernel, _ = after(kernel_in(P.READY), DrainAsked("drained"))
+    kernel, _ = after(kernel, Exited(death("stopped")))
+
+    assert (kernel.phase, kernel.is_wanted, wakes(kernel)) == (P.STOPPED, True, False)
+    assert kernel.last_death == death("drained", rung="shutdown")
+
+
+def test_a_silent_kernel_takes_no_work_until_it_answers() -> None:
+    silent, _ = after(kernel_in(P.READY), Silent(INCARNATION))
+    heard, _ = after(silent, Answered(INCARNATION))
+
+    assert (takes_work(kernel_in(P.READY)), takes_work(silent), takes_work(heard)) == (True, False, True)
+    assert silent.generation == heard.generation == GENERATION, "the timer of its age still holds"
+
+
+RULES: list[tuple[RestartRule, Cause, Phase]] = [
+    ("always", "signal", P.STARTING),
+    ("always", "stopped", P.STARTING),
+    ("always", "culled", P.STOPPED),
+    ("on-failure", "signal", P.STARTING),
+    ("on-failure", "exited", P.STARTING),
+    ("on-failure", "stuck", P.STARTING),
+    ("on-failure", "stopped", P.STOPPED),
+    ("on-failure", "restarted", P.STARTING),
+    ("on-failure", "culled", P.STOPPED),
+    ("never", "signal", P.FAILED),
+    ("never", "memory_limit", P.FAILED),
+    ("never", "stopped", P.STOPPED),
+    ("never", "execution_limit", P.STOPPED),
+    ("never", "restarted", P.STARTING),
+]
+
+
+@pytest.mark.parametrize(("rule", "cause", "phase"), RULES)
+def test_what_follows_an_end_of_its_own_is_its_restart_rules(rule: RestartRule, cause: Cause, phase: Phase) -> None:
+    now, _ = after(kernel_in(P.READY, spec=replace(SPEC, restart=rule)), Exited(death(cause)))
+
+    assert (now.phase, now.is_wanted) == (phase, True)
+
+
+@pytest.mark.parametrize("rule", ["always", "on-failure", "never"])
+@pytest.mark.parametrize("asked", [RestartAsked(), DrainAsked("restarted"), TimerFired(GENERATION)])
+def test_what_was_ended_for_its_next_incarnation_has_one_by_any_rule(asked: LifecycleEvent, rule: RestartRule) -> None:
+    kernel, _ = after(kernel_in(P.READY, spec=replace(OLD, restart=rule)), asked)
+    kernel, _ = after(kernel, Exited(death("stopped")))
+
+    assert kernel.phase is P.STARTING
+
+
+@pytest.mark.parametrize(("rule", "phase"), [("always", P.STARTING), ("on-failure", P.STOPPED), ("never", P.STOPPED)])
+def test_an_operators_term_is_answered_by_the_restart_rule(rule: RestartRule, phase: Phase) -> None:
+    kernel, _ = after(kernel_in(P.READY, spec=replace(SPEC, restart=rule)), TerminateAsked())
+    kernel, _ = after(kernel, Exited(death("stopped")))
+
+    assert (kernel.phase, kernel.is_wanted, wakes(kernel)) == (phase, True, False)
+    assert kernel.last_death == death("stopped", detail="SIGTERM was asked for", rung="terminate")
+
+
+@pytest.mark.parametrize("rule", ["on-failure", "never"])
+def test_a_kernel_that_never_answered_has_crashed_by_its_rule_too(rule: RestartRule) -> None:
+    kernel, _ = after(kernel_in(P.STARTING, spec=replace(SPEC, restart=rule)), TimerFired(GENERATION))
+    kernel, _ = after(kernel, Exited(death()))
+
+    assert kernel.phase is (P.STARTING if rule == "on-failure" else P.FAILED)
+
+
+BLOCKED: list[tuple[str, Kernel, LifecycleEvent]] = [
+    ("begun", kernel_in(P.PENDING), StartAsked()),
+    ("started again", kernel_in(P.STOPPED, is_wanted=False), StartAsked()),
+    ("restarted", kernel_in(P.FAILED), RestartAsked()),
+    ("crashed", kernel_in(P.READY), Exited(death())),
+    ("after its delay", kernel_in(P.BACKOFF), TimerFired(GENERATION)),
+    ("for its next incarnation", kernel_in(P.STOPPING, ending=TO_RESTART), Exited(death())),
+]
+
+
+@pytest.mark.parametrize(("case", "kernel", "event"), BLOCKED)
+def test_a_start_that_is_blocked_waits(case: str, kernel: Kernel, event: LifecycleEvent) -> None:
+    waiting, done = after(kernel, event, is_blocked=True)
+    begun, _ = after(waiting, StartAsked())
+
+    assert (waiting.phase, waiting.is_wanted, done) == (P.PENDING, True, []), case
+    assert (begun.phase, begun.incarnation) == (P.STARTING, INCARNATION + 1)
 
 
 @pytest.mark.parametrize("asks", [StartAsked(), RestartAsked()])
@@ -336,7 +457,7 @@ def test_a_kernel_that_is_wanted_again_while_it_stops_comes_back(asks: Lifecycle
     kernel, done = after(kernel, Exited(death()))
 
     assert (kernel.phase, kernel.is_wanted, done) == (P.STARTING, True, START)
-    assert kernel.last_death == death("stopped")
+    assert kernel.last_death == death("stopped", rung="terminate")
 
 
 def test_a_kernel_that_drains_for_a_restart_comes_back() -> None:
@@ -378,6 +499,8 @@ def test_an_adopted_kernel_keeps_its_incarnation() -> None:
         ("cannot be started", kernel_in(P.STARTING, pid=None), SpawnFailed(death("spawn_failed"), True), ["kernel.died", "kernel.failed"]),
         ("stuck", kernel_in(P.READY), Exited(death("stuck")), ["kernel.died", "kernel.starting"]),
         ("told to stop", kernel_in(P.READY), StopAsked(), []),
+        ("doubted", kernel_in(P.READY), Silent(3), ["kernel.silent"]),
+        ("heard again", kernel_in(P.READY, is_silent=True), Answered(3), ["kernel.ready"]),
         ("stopped", kernel_in(P.STOPPING), Exited(death()), ["kernel.stopped"]),
         ("culled", kernel_in(P.READY), Exited(death("culled")), ["kernel.stopped"]),
         ("restarted", kernel_in(P.STOPPING, ending=TO_RESTART), Exited(death()), ["kernel.stopped", "kernel.starting"]),

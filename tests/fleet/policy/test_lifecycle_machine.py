@@ -4,9 +4,12 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
+from llmspell_fleet.model.tenant import RestartRule
+from llmspell_fleet.policy.actions import Action, Interrupt, Kill, SetTimer, ShutDown, Spawn, Terminate
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
@@ -19,10 +22,11 @@ from llmspell_fleet.policy.events import (
     SpawnFailed,
     StartAsked,
     StopAsked,
+    TerminateAsked,
     TimerFired,
     Unresponsive,
 )
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS, Action, Kill, SetTimer, Spawn, Terminate, transition
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, transition
 from llmspell_fleet.policy.restart import RestartPolicy
 
 SPEC = KernelSpec(id=KernelId("00000000-0000-4000-8000-000000000001"), tenant=TenantId("default"))
@@ -51,13 +55,16 @@ class Life(RuleBasedStateMachine):
         self.timers: list[int] = []
         """Generations."""
         self.expired: list[int] = []
+        self.executions = 0
 
     def happens(self, event: LifecycleEvent, jitter: float = 0.5) -> None:
         before = self.kernel
-        self.kernel, actions = transition(before, event, now=self.now, policy=POLICY, jitter=jitter)
-        if self.kernel.phase is before.phase and not any(isinstance(action, Spawn) for action in actions):
-            assert self.kernel.generation == before.generation
-        else:
+        self.kernel, actions = transition(
+            before, event, now=self.now, policy=POLICY, jitter=jitter, executions=self.executions
+        )
+        is_new_rung = self.kernel.ending is not None and before.ending is not None
+        is_new_rung = is_new_rung and self.kernel.ending.step != before.ending.step
+        if self.kernel.phase is not before.phase or Spawn() in actions or is_new_rung:
             assert self.kernel.generation > before.generation
         if not before.is_wanted and not isinstance(event, StartAsked | RestartAsked):
             assert not self.kernel.is_wanted, "stopped stays stopped"
@@ -75,7 +82,7 @@ class Life(RuleBasedStateMachine):
                 assert generation == self.kernel.generation
                 assert after_s > 0
                 self.timers.append(generation)
-            case Terminate() | Kill():
+            case Interrupt() | ShutDown() | Terminate() | Kill():
                 assert self.kernel.pid is not None, "a signal to nobody"
                 if isinstance(action, Kill) and self.kernel.incarnation in self.alive:
                     self.dies("signal")
@@ -93,9 +100,14 @@ class Life(RuleBasedStateMachine):
 
     # --- what may happen
 
-    @initialize(alive=st.booleans(), is_wanted=st.booleans())
-    def begin(self, *, alive: bool, is_wanted: bool) -> None:
-        self.kernel = Kernel(spec=SPEC, is_wanted=is_wanted)
+    @initialize(
+        alive=st.booleans(),
+        is_wanted=st.booleans(),
+        rule=st.sampled_from(["always", "on-failure", "never"]),
+        max_age_s=st.sampled_from([0.0, 20.0]),
+    )
+    def begin(self, *, alive: bool, is_wanted: bool, rule: RestartRule, max_age_s: float) -> None:
+        self.kernel = Kernel(spec=replace(SPEC, restart=rule, max_age_s=max_age_s), is_wanted=is_wanted)
         if alive:
             self.alive.append(5)
             self.happens(Adopted(5, 1005, 5, self.now, ""))
@@ -104,7 +116,7 @@ class Life(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(asked=st.sampled_from([StartAsked(), StartAsked(), RestartAsked(), StopAsked(), StopAsked(is_forced=True), StopAsked("culled"), DrainAsked(), DrainAsked("restarted"), DrainAsked("culled")]))  # fmt: skip
+    @rule(asked=st.sampled_from([StartAsked(), StartAsked(), RestartAsked(), StopAsked(), StopAsked(is_forced=True), StopAsked("culled"), DrainAsked(), DrainAsked("restarted"), DrainAsked("culled"), DrainAsked("drained"), TerminateAsked()]))  # fmt: skip
     def somebody_asks(self, asked: LifecycleEvent) -> None:
         self.happens(asked)
 
@@ -138,7 +150,12 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def its_work_ends(self) -> None:
+        self.executions = 0
         self.happens(Drained())
+
+    @rule()
+    def work_is_given_to_it(self) -> None:
+        self.executions += 1
 
     @precondition(lambda self: self.letters)
     @rule(data=st.data())
@@ -213,7 +230,7 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever it has been through, it can be stopped: by its deadlines if it must."""
         self.happens(StopAsked())
-        for _ in range(3):
+        for _ in range(8):
             if self.spawning:
                 self.a_spawn_succeeds()
             while self.letters:
@@ -239,7 +256,7 @@ BEGUN = [StartAsked(), Spawned(1, 10, 1, 0.0, ""), Answered(1)]
         (Phase.READY, BEGUN),
         (Phase.DRAINING, [*BEGUN, DrainAsked()]),
         (Phase.STOPPING, [*BEGUN, DrainAsked(), Drained()]),
-        (Phase.STOPPED, [*BEGUN, DrainAsked(), Drained(), Exited(_death(1, "exited"))]),
+        (Phase.STOPPED, [*BEGUN, DrainAsked(), Exited(_death(1, "exited"))]),
         (Phase.BACKOFF, [*BEGUN, Exited(_death(1, "signal")), Exited(_death(2, "signal"))]),
         (Phase.FAILED, [StartAsked(), SpawnFailed(_death(1, "spawn_failed"), is_permanent=True)]),
     ],
@@ -247,6 +264,6 @@ BEGUN = [StartAsked(), Spawned(1, 10, 1, 0.0, ""), Answered(1)]
 def test_every_phase_is_reached(phase: Phase, events: list[LifecycleEvent]) -> None:
     kernel = Kernel(spec=SPEC)
     for event in events:
-        kernel, _ = transition(kernel, event, now=1.0, policy=POLICY, jitter=0.0)
+        kernel, _ = transition(kernel, event, now=1.0, policy=POLICY, jitter=0.0, executions=1)
 
     assert kernel.phase is phase

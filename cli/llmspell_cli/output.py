@@ -25,16 +25,19 @@ def print_json_line(value: Any) -> None:
     click.echo(msgspec.json.encode(value))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under `columns`; empty cells become a dash."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, colours: Mapping[str, str] | None = None
+) -> None:
+    """Print `rows` under `columns`; empty cells become a dash. `colours` are of cells with just that text."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(cell or "-" for cell in row))
+        table.add_row(*(Text(cell or "-", style=(colours or {}).get(cell, "")) for cell in row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False, markup=False)
     console.print(table)
 

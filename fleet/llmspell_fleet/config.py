@@ -113,7 +113,7 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     isolation_level: IsolationLevel = "process"
     """Of tenants that state none."""
     resource_quotas: bool = True
-    """Whether tenants as a whole are held to `max_executions` and `executions_per_s`; kernels always are to theirs."""
+    """Whether tenants as a whole are held to their limits, as `max_executions`; kernels always are to theirs."""
     limits: Limits = Limits()
     """Of tenant `default`, and what other tenants' requests leave out."""
     idle_timeout_s: float = 0.0

@@ -85,6 +85,10 @@ class TenantLimitsTable(KernelLimitsTable, frozen=True, kw_only=True):
     max_clients: Clients | None = None
     max_executions: Executions | None = None
     executions_per_s: Rate | None = None
+    max_kernels: Count | None = None
+    total_memory_bytes: Size | None = None
+    total_cpu_percent: Percent | None = None
+    total_storage_bytes: Size | None = None
 
 
 class FleetTenantTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +187,10 @@ class LimitsTable(msgspec.Struct, frozen=True, kw_only=True):
     storage_bytes: Size = _DEFAULTS.storage_bytes
     max_executions: Executions = _DEFAULTS.max_executions
     executions_per_s: Rate = _DEFAULTS.executions_per_s
+    max_kernels: Count = _DEFAULTS.max_kernels
+    total_memory_bytes: Size = _DEFAULTS.total_memory_bytes
+    total_cpu_percent: Percent = _DEFAULTS.total_cpu_percent
+    total_storage_bytes: Size = _DEFAULTS.total_storage_bytes
     idle_timeout_s: Duration = 0
     cull_busy: bool = False
     cull_connected: bool = False
@@ -242,6 +250,10 @@ def limits_of(table: LimitsTable) -> Limits:
         storage_bytes=table.storage_bytes,
         max_executions=table.max_executions,
         executions_per_s=table.executions_per_s,
+        max_kernels=table.max_kernels,
+        total_memory_bytes=table.total_memory_bytes,
+        total_cpu_percent=table.total_cpu_percent,
+        total_storage_bytes=table.total_storage_bytes,
     )
 
 

@@ -71,9 +71,11 @@ class TooManyError(FleetError):
     status = 429
     title = "Too many requests"
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float, limit: str = "") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.limit = limit
+        """Which one, by its name."""
 
 
 class UnavailableError(FleetError):

@@ -52,6 +52,16 @@ class FleetPaths(msgspec.Struct, frozen=True):
         return os.path.join(self.state, "viewer.token")
 
     @property
+    def secret(self) -> str:
+        """What kernels know messages of their fleet by: clients of theirs do not have it."""
+        return os.path.join(self.state, "fleet.key")
+
+    @property
+    def cgroups(self) -> str:
+        """Which directories are the fleet's among the system's cgroups, a line for each."""
+        return os.path.join(self.state, "cgroups")
+
+    @property
     def log_file(self) -> str:
         """The controller's log."""
         return os.path.join(self.logs, "fleet.log")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from llmspell_fleet.cgroups import tree as cgroups
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.paths import Address, FleetPaths
 from llmspell_kernel import pidfile, runtime_dir
@@ -100,6 +101,7 @@ def remove_leftovers(paths: FleetPaths) -> bool:
             return False
         for folder in folders:
             _remove_folder(folder)
+        cgroups.remove_recorded(paths.cgroups, paths.runtime)
         for path in files:
             path.unlink(missing_ok=True)
     return True

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from llmspell_fleet.errors import FleetError, GoneError, KernelDiedError
+from llmspell_fleet.errors import FleetError, GoneError, KernelDiedError, TooManyError
 from llmspell_fleet.model.views import Problem
 
 MAX_DETAIL: Final = 1000
@@ -19,5 +19,6 @@ def problem_of(error: FleetError) -> Problem:
         title=error.title,
         status=error.status,
         detail=detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…",
+        limit=error.limit if isinstance(error, TooManyError) and error.limit else msgspec.UNSET,
         death=(isinstance(error, KernelDiedError | GoneError) and error.death) or msgspec.UNSET,
     )

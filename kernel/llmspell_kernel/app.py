@@ -115,7 +115,9 @@ class Kernel:
                 diagnostics=self._diagnostics,
             )
             self._server.statistics = self.statistics
-            self._server.claim = Claim(self.connection, self._path, options.log, self._diagnostics)
+            supervision = self._server.supervision
+            supervision.claim = Claim(self.connection, self._path, options.log, self._diagnostics)
+            supervision.on_limits, supervision.proof = self._hold, options.supervisor_proof
             self._server.interrupts.on_stuck = self._replace_stuck
             self._server.executions.on_broken = self._replace_broken
             self._heartbeat = Heartbeat(self._sockets.hb, self._server.loop)
@@ -274,12 +276,14 @@ class Kernel:
             self._diagnostics.reopen()
             self._diagnostics.warn("reload_failed", f"SIGHUP: what held before holds on: {fault}")
             return
-        limits = self._options.limits
-        self._worker.engine.limits = limits
-        self._outbox.output_limit = limits.output_bytes
-        self._server.limit(limits)
+        self._hold(self._options.limits)
         self._diagnostics.follow(self._options.log)
         self._diagnostics.info("SIGHUP: the configuration was read again and the log reopened")
+
+    def _hold(self, limits: KernelLimits) -> None:
+        self._options = msgspec.structs.replace(self._options, limits=limits)
+        self._worker.engine.limits, self._outbox.output_limit = limits, limits.output_bytes
+        self._server.limit(limits)
 
     def _on_sigusr1(self) -> None:
         self._diagnostics.info("statistics: " + msgspec.json.encode(self.statistics()).decode())
@@ -300,7 +304,7 @@ class Kernel:
             "executions": executions.finished,
             "failed": executions.failed,
             "waiting": executions.waiting,
-            "claimed": self._server.claim.is_claimed,
+            "claimed": self._server.supervision.claim.is_claimed,
             "idle_s": round(self._server.lifetime.idle_s(time.monotonic()), 3),
             "clients": [
                 {

@@ -86,6 +86,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     is_supervised: bool = False
     """Somebody replaces this process when it ends, and learns why by its exit code (`Ending`)."""
 
+    supervisor_proof: str = ""
+    """What requests that only the supervisor may make prove themselves by; "" = nobody may."""
+
     progress_file: str | None = None
     """Where to say which execution was begun last (`runtime.progress`)."""
 

@@ -49,6 +49,10 @@ def test_a_program_gets_the_whole_tenant(llmspell: Commands) -> None:
         ("--storage", "5MB", "storage_bytes", 5 * 1024**2),
         ("--max-executions", "10", "max_executions", 10),
         ("--executions-per-s", "2.5", "executions_per_s", 2.5),
+        ("--max-kernels", "7", "max_kernels", 7),
+        ("--total-memory", "2GB", "total_memory_bytes", 2 * 1024**3),
+        ("--total-cpu", "150", "total_cpu_percent", 150.0),
+        ("--total-storage", "1GB", "total_storage_bytes", 1024**3),
     ],
 )
 def test_every_limit_has_an_option(llmspell: Commands, option: str, text: str, name: str, value: float) -> None:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "upgrade": (f"{_HERE}.fleet_upgrade:upgrade", "Replace the controller's code, and keep its kernels."),
     "drain": (f"{_HERE}.fleet_signal:drain", "Let kernels finish what they run, and end or restart."),
     "signal": (f"{_HERE}.fleet_signal:signal", "Forward a signal to a kernel, a tenant's kernels, or all."),
+    "doctor": (f"{_HERE}.fleet_doctor:doctor", "Try whether limits and isolation hold on this machine."),
     "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
     "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
 }

@@ -52,7 +52,7 @@ _LIMITS: tuple[tuple[str, str, Any, str], ...] = (
     ("--max-output", "output_bytes", size, "What one execution may write, as 1MB."),
     ("--max-clients", "max_clients", click.IntRange(1), "Clients connected to one kernel at once."),
     ("--max-message", "max_message_bytes", size, "The largest message that a kernel takes."),
-    ("--processes", "processes", click.IntRange(0), "Processes and threads of each kernel."),
+    ("--processes", "processes", click.IntRange(0), "Processes and threads of each kernel besides its own."),
     ("--files", "files", click.IntRange(0), "Open descriptors of each kernel."),
     ("--storage", "storage_bytes", size, "The largest file that a kernel may write."),
     ("--max-executions", "max_executions", click.IntRange(1), "Executions of the tenant that run or wait at once."),
@@ -62,6 +62,10 @@ _LIMITS: tuple[tuple[str, str, Any, str], ...] = (
         click.FloatRange(0),
         "Executions that the tenant may begin in a second.",
     ),
+    ("--max-kernels", "max_kernels", click.IntRange(0), "Kernels of the tenant."),
+    ("--total-memory", "total_memory_bytes", size, "What all its kernels may hold together, as 2GB."),
+    ("--total-cpu", "total_cpu_percent", click.FloatRange(0), "Percent of one core that all its kernels may use."),
+    ("--total-storage", "total_storage_bytes", size, "What all its kernels may store together."),
 )
 """Option, member of `LimitsChange`, type, help. 0 = no bound, wherever it may be 0."""
 

@@ -75,7 +75,7 @@ class Autoscaling:
         """As many of them as there is room for; one more at a time where there is not room for all."""
         for some in (kernels, tenant.spec.replicas + 1):
             try:
-                self._tenants.promise(tenant.beyond(some))
+                self._tenants.promise(tenant.beyond(some), tenant.spec)
             except TooManyError as denied:
                 if tenant.id not in self._refused:
                     _LOG.warning("tenant %s is not scaled to %d kernels: %s", tenant.id, some, denied)

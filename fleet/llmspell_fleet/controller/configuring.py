@@ -81,14 +81,16 @@ class Configuring:
         return list(self._tenants.get(tenant).entries.values()) if tenant in self._tenants else []
 
     def require_room(self, todo: Plan, *, max_kernels: int) -> None:
-        """TooManyError: the fleet has no room for what would be added."""
+        """TooManyError: the fleet or a tenant's quota has no room for what would be added."""
         more = 0
         for name, spec in todo.tenants.items():
-            more += self._tenants.get(name).beyond(spec.replicas) if name in self._tenants else spec.replicas
+            beyond = self._tenants.get(name).beyond(spec.replicas) if name in self._tenants else spec.replicas
+            self._tenants.require_quota(beyond, spec)
+            more += beyond
         if more:
             held, self._tenants.max_kernels = self._tenants.max_kernels, max_kernels
             try:
-                self._tenants.promise(more)
+                self._tenants.require_room(more)
             finally:
                 self._tenants.max_kernels = held
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from llmspell_fleet.cgroups.tree import FleetCgroups
 from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.config_wanted import wanted
 from llmspell_fleet.controller.adoption import Adoption
@@ -13,9 +14,11 @@ from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.configuring import Configuring
 from llmspell_fleet.controller.culling import Culling
 from llmspell_fleet.controller.ended import Ended
+from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
+from llmspell_fleet.controller.holding import Holder, load_secret
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.liveness import Liveness
 from llmspell_fleet.controller.provisioning import Defaults, Parts
@@ -75,6 +78,7 @@ class Controller:
             events=self.events,
             metrics=self.metrics,
             paths=paths,
+            holder=Holder(FleetCgroups(paths.runtime, paths.cgroups), load_secret(paths.secret), self._unenforced),
             policy=config.restart,
             log_level=config.log_level,
         )
@@ -140,6 +144,9 @@ class Controller:
         )
         self._hold(config)
 
+    def _unenforced(self, entry: Entry, limit: str, value: float) -> None:
+        self.events.emit("limit.unenforced", entry.tenant, entry.id, {"limit": limit, "value": value})
+
     # --- start
 
     async def start(self) -> None:
@@ -154,6 +161,9 @@ class Controller:
         unfinished = Unfinished(self._store.pending_executions(), self.supervisor, self.tenants, self._store)
         adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background, unfinished)
         adopted = self.adopted = await adoption.run(loaded.kernels)
+        running = [entry.id for entry in self.supervisor if entry.process is not None]
+        if removed := self.supervisor.holder.cgroups.sweep(running):
+            _LOG.info("%d cgroups of kernels that are gone were removed", removed)
         self._recorded.resume(unfinished)
         self.rolls.restore(loaded.notes)
         self.configuring.restore(loaded.notes)
@@ -182,7 +192,7 @@ class Controller:
         self.supervisor.starts.log_level = config.log_level
         self.tenants.max_kernels = config.max_kernels
         self.executions.fails_over = config.failover_enabled
-        self.executions.has_quotas = config.resource_quotas
+        self.executions.has_quotas = self.tenants.has_quotas = config.resource_quotas
         self.leases.ttl_s = config.lease_ttl_s
         self.warm.size, self.warm.default = config.warm_size, _default_kernel(config)
         self.health.name = config.name
@@ -223,6 +233,7 @@ class Controller:
         await self._spawner.close()
         reap()
         self.supervisor.close()
+        self.supervisor.holder.close()
         self.events.followers.end()
         try:
             # What waits is written, and blocks: nobody is served any more.

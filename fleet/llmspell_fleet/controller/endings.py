@@ -27,10 +27,17 @@ STDERR_LINES: Final = 20
 class Endings:
     """Watches the processes of all entries. Belongs to the event loop."""
 
-    def __init__(self, entries: Mapping[KernelId, Entry], on_end: Callable[[Entry, Death], None]) -> None:
+    def __init__(
+        self,
+        entries: Mapping[KernelId, Entry],
+        on_end: Callable[[Entry, Death], None],
+        why_killed: Callable[[Entry], str] = lambda _entry: "",
+    ) -> None:
+        """`why_killed` says how the memory of a process that ended by SIGKILL had run out; "" = it had not."""
         self._loop = asyncio.get_running_loop()
         self._entries = entries
         self._on_end = on_end
+        self._why_killed = why_killed
         self._watched: dict[int, Entry] = {}
         self._reasons: dict[int, str] = {}
         self._statuses: dict[int, int] = {}
@@ -94,7 +101,10 @@ class Endings:
         os.close(process.pidfd)
         ended = how_it_ended(status, entry.output.last(STDERR_LINES))
         detail = self._reasons.pop(process.pid, ended.detail)
-        death = self.certificate(entry, ended.cause, detail, exit_code=ended.exit_code, number=ended.signal)
+        cause = ended.cause
+        if ended.signal == signal.SIGKILL and (found := self._why_killed(entry)):
+            cause, detail = "out_of_memory", found
+        death = self.certificate(entry, cause, detail, exit_code=ended.exit_code, number=ended.signal)
         self._on_end(entry, death)
 
     def certificate(

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from llmspell_fleet.controller.grip import Grip
+from llmspell_fleet.controller.limits import Hold
 from llmspell_fleet.controller.output import Output
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel
@@ -18,25 +20,15 @@ class Entry:
     """A kernel's record, which is replaced, and its handles, which come and go with its processes."""
 
     __slots__ = (
-        *(
-            "_waiters",
-            "asked_at",
-            "channel",
-            "connection",
-            "helper",
-            "is_adopted",
-            "kernel",
-            "leases",
-            "output",
-            "process",
-        ),
-        "timer",
+        *("_waiters", "asked_at", "channel", "connection", "grip", "helper", "is_adopted"),
+        *("kernel", "leases", "output", "process", "timer"),
     )
 
     def __init__(self, kernel: Kernel, output: Output) -> None:
         self.kernel = kernel
         self.output = output
         self.process: Process | None = None
+        self.grip = Grip(Hold(limits=kernel.spec.limits, isolation_level=kernel.spec.isolation_level))
         self.is_adopted = False
         """Whether its process was started by an earlier controller: it is nobody's child here."""
         self.helper: int | None = None

@@ -77,7 +77,7 @@ class Executions:
             admitted = admit(tenant.spec.limits, tenant.executions, tenant.bucket, now=self._loop.time())
             if isinstance(admitted, Denied):
                 self._metrics.execution_refused(tenant.id, admitted.limit)
-                raise TooManyError(admitted.detail, retry_after_s=admitted.retry_after_s)
+                raise TooManyError(admitted.detail, retry_after_s=admitted.retry_after_s, limit=admitted.limit)
             tenant.bucket = admitted.bucket
         tenant.executions += 1
 

@@ -5,7 +5,7 @@ import os
 import signal
 from typing import Literal, cast
 
-from llmspell_fleet.controller.limits import confinement, kernel_limits
+from llmspell_fleet.controller.limits import kernel_limits
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.paths import FleetPaths
@@ -14,7 +14,7 @@ from llmspell_kernel import pidfile
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.safe_files import ensure_directory, remove_unfinished
-from llmspell_kernel.zygote.protocol import StartKernel
+from llmspell_kernel.zygote.protocol import Confinement, StartKernel
 
 
 def fifo_path(paths: FleetPaths, kernel: KernelId) -> str:
@@ -45,7 +45,14 @@ def _remove_unreadable(pid_file: str) -> None:
 
 
 def start_request(
-    paths: FleetPaths, spec: KernelSpec, last: ConnectionInfo | None, *, ticket: int, log_level: str
+    paths: FleetPaths,
+    spec: KernelSpec,
+    last: ConnectionInfo | None,
+    *,
+    ticket: int,
+    confinement: Confinement,
+    proof: str,
+    log_level: str,
 ) -> StartKernel:
     """What a spawner is asked; `last` is where its last incarnation was found, and the next one will be."""
     ports = None
@@ -59,7 +66,8 @@ def start_request(
         ports=ports,
         key=last.key if last is not None else None,
         limits=kernel_limits(spec),
-        confinement=confinement(spec),
+        confinement=confinement,
+        supervisor_proof=proof,
         pid_file=spec.pid_file,
         output=fifo_path(paths, spec.id),
         progress_file=progress_path(paths, spec.id),

@@ -50,7 +50,7 @@ class Health:
     def view(self) -> HealthView:
         """`GET /health`."""
         phases = Counter(shown(entry.kernel, entry.load) for entry in self._supervisor)
-        limits = sorted({limit for entry in self._supervisor for limit in unenforced(entry.kernel.spec)})
+        limits = sorted({limit for entry in self._supervisor for limit in unenforced(entry.grip.hold)})
         outside = {name: text for name, text in self.degraded.items() if name != "isolation"}
         checks = examine(
             Vitals(

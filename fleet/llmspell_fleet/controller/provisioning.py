@@ -43,6 +43,7 @@ from llmspell_fleet.policy.events import RestartAsked, StartAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
 from llmspell_fleet.store.records import TenantRecord
 from llmspell_fleet.store.store import Store
+from llmspell_kernel.errors import RefusedError
 
 LEAST: Final = {"memory_bytes": 1024 * 1024, "storage_bytes": 64 * 1024}
 """With less than this, no kernel could start or run anything."""
@@ -101,7 +102,6 @@ class Provisioning:
         if tenant_id in of.tenants:
             raise ConflictError(f"tenant {tenant_id} exists already; PATCH changes it")
         replicas = request.replicas if request.autoscale is None else request.autoscale.clipped(request.replicas)
-        of.tenants.promise(replicas)
         spec = TenantSpec(
             id=tenant_id,
             replicas=replicas,
@@ -112,12 +112,13 @@ class Provisioning:
             labels=request.labels,
             **pool_members(request),
         )
+        of.tenants.promise(replicas, spec)
         record = TenantRecord(spec=spec, created_at=date_now())
         if spec.warm == "require":
             await of.warm.secure(of.tenants.new_spec(Tenant(record)), replicas, request.wait_s)
             if tenant_id in of.tenants:
                 raise ConflictError(f"tenant {tenant_id} exists by now; PATCH changes it")
-            of.tenants.promise(replicas)
+            of.tenants.promise(replicas, spec)
         tenant = of.tenants.add(record)
         of.metrics.add_tenant(tenant_id)
         token = of.tokens.issue("tenant", tenant_id)
@@ -146,7 +147,9 @@ class Provisioning:
             found = self._of.tenants.get(tenant)
             changed = self._with(found.spec, change)
         spec = found.spec
-        self._of.tenants.promise(found.beyond(changed.replicas))
+        if too_low := self._of.supervisor.holder.total_too_low(changed):
+            raise ConflictError(f"limits: {too_low}")
+        self._of.tenants.promise(found.beyond(changed.replicas), changed)
         if changed != spec:
             self._of.tenants.change(found, changed)
             self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
@@ -243,15 +246,26 @@ class Provisioning:
         if tenant.spec.warm == "require":
             await of.warm.secure(spec, 1, request.wait_s)
             tenant = of.tenants.get(request.tenant)
-        of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1))
+        of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1), tenant.spec)
         of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
         entry = of.tenants.add_kernel(tenant, spec)
         assert entry is not None, "a warm one was secured in this step"
         if entry.kernel.phase is Phase.PENDING:
             of.supervisor.apply(entry, StartAsked())
         await self._recorded()
+        if request.port:
+            await self._require_port(entry)
         await _settled(entry, request.wait_s)
         return self._kernel_view(entry)
+
+    async def _require_port(self, entry: Entry) -> None:
+        """ConflictError, and nothing is left of it, when the kernel is refused the port that it was asked for."""
+        deadline_s = self._of.supervisor.policy.start_deadline_s
+        await entry.wait_until(lambda k: k.phase in TAKES_WORK or k.last_death is not None, deadline_s)
+        death = entry.kernel.last_death
+        if death is not None and death.exit_code == RefusedError.exit_code:
+            await self.delete_kernel(entry.id, None)
+            raise ConflictError(f"the kernel cannot have port {entry.kernel.spec.port}: {death.detail}")
 
     async def delete_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
         """End one (Fleet)."""

@@ -68,7 +68,7 @@ class Rolls:
             if entry.kernel.is_wanted and (kernels is None or entry.id in kernels)
         }
         max_surge = min(max_surge, len(targets))
-        self._tenants.promise(max_surge)
+        self._tenants.promise(max_surge, tenant.spec)
         self._begin(tenant, targets, max_unavailable=max_unavailable, max_surge=max_surge, reason=reason)
 
     def join(self, tenant: Tenant, kernels: Collection[KernelId], *, reason: str) -> None:

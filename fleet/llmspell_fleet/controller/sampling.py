@@ -54,6 +54,7 @@ class Sampling:
         try:
             while True:
                 pids = {entry.id: entry.process.pid for entry in self._supervisor if entry.process is not None}
+                self._supervisor.holder.catch_up()
                 self.usages = await self._sampler.sweep(pids)
                 await asyncio.sleep(max(INTERVAL_S, len(pids) * INTERVAL_PER_KERNEL_S))
         finally:

@@ -7,6 +7,7 @@ from typing import Final
 
 from llmspell_fleet.controller import files
 from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.holding import Holder
 from llmspell_fleet.errors import StoreError
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.paths import FleetPaths
@@ -23,6 +24,7 @@ class Starts:
         spawner: Spawner,
         store: Store,
         paths: FleetPaths,
+        holder: Holder,
         on_failed: Callable[[KernelId, str], None],
         *,
         log_level: str,
@@ -31,6 +33,7 @@ class Starts:
         self._spawner = spawner
         self._store = store
         self._paths = paths
+        self._holder = holder
         self._on_failed = on_failed
         self.log_level = log_level
         self._wanted: list[Entry] = []
@@ -61,7 +64,13 @@ class Starts:
             files.make_kernel_dir(self._paths, entry.id)
             entry.output.open(self._loop)
             request = files.start_request(
-                self._paths, entry.kernel.spec, entry.connection, ticket=self._tickets, log_level=self.log_level
+                self._paths,
+                entry.kernel.spec,
+                entry.connection,
+                ticket=self._tickets,
+                confinement=self._holder.begin(entry),
+                proof=self._holder.proof(entry.id),
+                log_level=self.log_level,
             )
         except (OSError, RefusedError) as fault:
             self._on_failed(entry.id, str(fault))

@@ -24,6 +24,7 @@ def step(entry: Entry, action: Interrupt | ShutDown | Terminate | Kill) -> None:
             send_signal(process, signal.SIGTERM)
         case Kill():
             kill_tree(process)
+            entry.grip.kill()
             return
         case _:
             assert_never(action)

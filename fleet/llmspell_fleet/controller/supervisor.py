@@ -17,7 +17,7 @@ from llmspell_fleet.controller.dependencies import Dependencies
 from llmspell_fleet.controller.endings import Endings
 from llmspell_fleet.controller.entry import Entries, Entry
 from llmspell_fleet.controller.events import Events
-from llmspell_fleet.controller.limits import unenforced
+from llmspell_fleet.controller.holding import Holder
 from llmspell_fleet.controller.orphans import Orphans
 from llmspell_fleet.controller.output import Output
 from llmspell_fleet.controller.starting import Starts
@@ -76,22 +76,20 @@ class Supervisor(Entries):
         events: Events,
         metrics: SupervisionMetrics,
         paths: FleetPaths,
+        holder: Holder,
         policy: RestartPolicy,
         log_level: str = "info",
     ) -> None:
         super().__init__()
-        self._loop = asyncio.get_running_loop()
-        self._spawner = spawner
-        self._store = store
-        self._events = events
-        self._metrics = metrics
-        self._paths = paths
-        self.policy = policy
-        self._endings = Endings(self._entries, self._ended)
+        self._loop, self._spawner = asyncio.get_running_loop(), spawner
+        self._store, self._paths = store, paths
+        self._events, self._metrics = events, metrics
+        self.holder, self.policy = holder, policy
+        self._endings = Endings(self._entries, self._ended, holder.why_killed)
         self.dependencies = Dependencies(self._entries)
         self._orphans = Orphans(lambda: self.helpers | _own_children(self, spawner))
         self._context = make_context()
-        self.starts = Starts(spawner, store, paths, self.start_failed, log_level=log_level)
+        self.starts = Starts(spawner, store, paths, holder, self.start_failed, log_level=log_level)
         self.helpers: set[int] = set()
         """Children of this process that are neither kernels nor the spawner's."""
         self.is_closing = False
@@ -107,9 +105,7 @@ class Supervisor(Entries):
         output = Output(files.fifo_path(self._paths, kernel.id), self._log_files(kernel.spec))
         entry = self._entries[kernel.id] = Entry(kernel, output)
         self._store.save_kernel(kernel)
-        for limit in unenforced(kernel.spec):
-            value = getattr(kernel.spec.limits, limit)
-            self._events.emit("limit.unenforced", entry.tenant, entry.id, {"limit": limit, "value": value})
+        self.holder.take_in(entry)
         return entry
 
     def _log_files(self, spec: KernelSpec) -> list[str]:
@@ -122,17 +118,19 @@ class Supervisor(Entries):
         entry.output.close(self._loop)
         entry.output.followers.end()
         files.remove_kernel_files(self._paths, entry.kernel.spec)
+        self.holder.forget(entry)
         del self._entries[entry.id]
         self._store.delete_kernel(entry.id)
 
     def change_spec(self, entry: Entry, spec: KernelSpec) -> None:
-        """What it should be from its next incarnation on."""
+        """What it should be: its limits now, where that can be, and the rest from its next incarnation on."""
         is_aging = (spec.max_age_s, spec.max_age_variance) != _aging(entry.kernel.spec)
         entry.kernel = replace(entry.kernel, spec=spec)
         entry.output.log_files = self._log_files(spec)
         self._store.save_kernel(entry.kernel)
         if is_aging:
             self.apply(entry, Changed())
+        self.holder.change(entry)
 
     # --- events to actions
 
@@ -160,6 +158,7 @@ class Supervisor(Entries):
             self._store.save_kernel(kernel)
         if kernel.phase is Phase.READY and was.phase is Phase.STARTING:
             self._metrics.kernel_started(entry.tenant, self._loop.time() - entry.asked_at)
+            self.holder.ready(entry)
         self.on_change(entry, was)
         entry.changed()
         if kernel.phase is not was.phase or kernel.pid != was.pid:
@@ -206,6 +205,7 @@ class Supervisor(Entries):
         entry.process, entry.is_adopted, entry.helper = process, True, None
         entry.asked_at = self._loop.time()
         self._endings.watch(entry)
+        self.holder.adopt(entry)
         self.apply(entry, event)
         entry.output.begin(event.incarnation)
         # Who has lost its folder is heard no more, and serves on.
@@ -291,6 +291,7 @@ class Supervisor(Entries):
             files.remove_unfinished_files(self._paths, entry.kernel.spec, entry.process.pid)
             self._orphans.look(entry.process, is_adopted=entry.is_adopted)
         entry.process = None
+        self.holder.ended(entry)
         self.apply(entry, Exited(death))
         recorded = self._record(entry, death)
         if channel is not None:

@@ -1,6 +1,7 @@
 """Tenants: what each should have, its pool of kernels, and what it is doing right now."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
@@ -12,16 +13,19 @@ from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.errors import NotFoundError, TooManyError
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase, inherited
-from llmspell_fleet.model.tenant import TenantSpec
+from llmspell_fleet.model.tenant import Limits, TenantSpec
 from llmspell_fleet.model.views import RollView  # noqa: TC001 - so are all others
 from llmspell_fleet.policy.admit import FULL, Bucket, Denied, admit_kernels
 from llmspell_fleet.policy.balance import Pool
 from llmspell_fleet.policy.events import DrainAsked, StartAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK, takes_work
+from llmspell_fleet.policy.quota import admit_quota, demand
 from llmspell_fleet.policy.reconcile import plan
 from llmspell_fleet.store.records import TenantRecord
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import new_kernel_id
+
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
 MOST_SESSIONS: Final = 100_000
 """Sessions of one tenant whose home is remembered; beyond, the oldest is forgotten, and placed anew."""
@@ -141,6 +145,11 @@ def own_session(entry: Entry) -> str:
     return f"k-{entry.id.replace('-', '')[:12]}-{entry.kernel.incarnation}"
 
 
+def _raise(denied: Denied | None) -> None:
+    if denied is not None:
+        raise TooManyError(denied.detail, retry_after_s=denied.retry_after_s, limit=denied.limit)
+
+
 class Tenants:
     """All tenants, and the one place where kernels are promised. Belongs to the event loop."""
 
@@ -151,6 +160,8 @@ class Tenants:
         self.pinned: Collection[str] = ()
         """Names of kernels that the configuration declares."""
         self.max_kernels = capacity
+        self.has_quotas = True
+        """Whether tenants as a whole are held to their limits."""
         self.capacity = capacity
         """What this machine's descriptors allow."""
         self.on_change: Callable[[Tenant], None] = lambda _tenant: None
@@ -191,30 +202,69 @@ class Tenants:
         """Kernels that tenants were promised or still have."""
         return sum(tenant.promised for tenant in self._tenants.values())
 
-    def promise(self, more: int) -> None:
-        """TooManyError when the fleet has no room for so many more kernels. The caller takes them in the same step."""
-        denied = admit_kernels(self.promised, more, max_kernels=self.max_kernels, capacity=self.capacity)
-        if isinstance(denied, Denied):
-            raise TooManyError(denied.detail, retry_after_s=denied.retry_after_s)
+    def promise(self, more: int, to: TenantSpec) -> None:
+        """TooManyError when there is no room for so many more kernels, in the fleet or in the tenant's quota.
+
+        ConflictError: at `strict`, nobody can enforce a limit. `to` is the tenant as it shall be. The caller takes the
+        kernels in the same step.
+        """
+        self.require_room(more)
+        self.require_quota(more, to)
+
+    def require_room(self, more: int) -> None:
+        """TooManyError: the fleet has no room for so many more kernels."""
+        _raise(admit_kernels(self.promised, more, max_kernels=self.max_kernels, capacity=self.capacity))
+
+    def require_quota(self, more: int, to: TenantSpec) -> None:
+        """TooManyError: the tenant, as it shall be, may not have so many more. ConflictError: see `promise`."""
+        self._supervisor.holder.require_enforced(to)
+        if self.has_quotas:
+            _raise(self._beyond_quota(more, to))
+
+    def _beyond_quota(self, more: int, to: TenantSpec) -> Denied | None:
+        before: list[Limits] = []
+        after: list[Limits] = []
+        tenant = self._tenants.get(to.id)
+        if tenant is not None:
+            entries = tenant.entries.values()
+            before = [entry.kernel.spec.limits for entry in entries]
+            after = [to.limits if self._follows(entry) else entry.kernel.spec.limits for entry in entries]
+            coming = max(0, tenant.promised - len(before))
+            before += [tenant.spec.limits] * coming
+            after += [to.limits] * coming
+        after += [to.limits] * more
+        counted = self._supervisor.holder.counted(to)
+        return admit_quota(to.limits, demand(before), demand(after), counted=counted)
+
+    def _follows(self, entry: Entry) -> bool:
+        """Whether a kernel is as its tenant says: those that the configuration declares are as that says."""
+        return not entry.kernel.spec.name or entry.kernel.spec.name not in self.pinned
 
     # --- what changes
 
     def add(self, record: TenantRecord) -> Tenant:
         """Take a tenant in; it has no kernels yet."""
         tenant = self._tenants[record.spec.id] = Tenant(record)
+        self._bound(record.spec)
         self._store.save_tenant(record)
         return tenant
 
     def change(self, tenant: Tenant, spec: TenantSpec) -> None:
-        """What it should have from now on. Kernels have its limits from their next incarnation."""
+        """What it should have from now on; of its kernels' limits, those that can hold at once do."""
         tenant.record = replace(tenant.record, spec=spec)
+        self._supervisor.holder.bound_tenant(spec)  # before its kernels are granted more, or fails
         self._store.save_tenant(tenant.record)
         for entry in tenant.entries.values():
-            if entry.kernel.spec.name in self.pinned and entry.kernel.spec.name:
+            if not self._follows(entry):
                 continue
             changed = replace(entry.kernel.spec, **inherited(spec))
             if changed != entry.kernel.spec:
                 self._supervisor.change_spec(entry, changed)
+        self._bound(spec)
+
+    def _bound(self, spec: TenantSpec) -> None:
+        if reason := self._supervisor.holder.bound_tenant(spec):
+            _LOG.warning("tenant %s: %s", spec.id, reason)
 
     def adopt(self, kernel: Kernel) -> Entry:
         """Take in a kernel of a tenant's: a new one, or one that was stored."""
@@ -282,6 +332,7 @@ class Tenants:
         self.reconcile(tenant)
         for entry in leaving:
             await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
+        self._supervisor.holder.cgroups.forget_tenant(tenant.id)
         del self._tenants[tenant.id]
         self._store.delete_tenant(tenant.id)
 

@@ -33,7 +33,7 @@ def kernel_view(entry: Entry, usage: ProcessUsage | None, now: float, labels: di
             running=entry.load,
             leases=entry.leases,
         ),
-        limits=limit_views(kernel.spec),
+        limits=limit_views(kernel.spec.limits, entry.grip.hold),
         last_death=kernel.last_death,
         labels=labels,
     )

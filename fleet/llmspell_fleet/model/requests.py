@@ -26,6 +26,10 @@ class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     storage_bytes: int | None = None
     max_executions: int | None = None
     executions_per_s: float | None = None
+    max_kernels: int | None = None
+    total_memory_bytes: int | None = None
+    total_cpu_percent: float | None = None
+    total_storage_bytes: int | None = None
 
     def applied_to(self, limits: Limits) -> Limits:
         """`limits` with those that are named here. msgspec.ValidationError: one cannot be that."""

@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The largest message that a kernel takes."""
 
     processes: Count = 0
-    """Processes and threads of each kernel, as RLIMIT_NPROC counts them: of the whole user."""
+    """Processes and threads of each kernel besides its own; by rlimit (no cgroup), those of the whole user."""
 
     files: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 256
     """Open descriptors of each kernel. 0 = what the system gives."""
@@ -58,6 +58,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     executions_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     """Executions that the whole tenant may begin in a second, with a burst of as many."""
+
+    max_kernels: Count = 0
+    """Kernels of the whole tenant, at any time."""
+
+    total_memory_bytes: Bytes = 0
+    """What all its kernels' processes may hold together, where cgroups count it; else the sum of their limits."""
+
+    total_cpu_percent: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 0.0
+    """Of one core, all its kernels together; counted likewise."""
+
+    total_storage_bytes: Bytes = 0
+    """The sum of its kernels' `storage_bytes`."""
 
 
 class TenantSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

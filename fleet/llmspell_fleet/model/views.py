@@ -23,8 +23,13 @@ class LimitView(msgspec.Struct, frozen=True, kw_only=True):
     """One limit and who holds a kernel to it."""
 
     value: float | int
+    """What its present incarnation is held to."""
     enforced_by: str | None
-    """"lua", "kernel", "controller", "rlimit", or several joined by "+"; None = nobody."""
+    """"lua", "kernel", "controller", "rlimit", "cgroup", or several joined by "+"; None = nobody."""
+    pending: float | int | msgspec.UnsetType = msgspec.UNSET
+    """What it should be, when it was changed and does not hold yet."""
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+    """Why not yet."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,4 +244,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     status: int
     detail: str
+    limit: str | msgspec.UnsetType = msgspec.UNSET
+    """With 429: which limit is reached."""
     death: Death | msgspec.UnsetType = msgspec.UNSET

@@ -16,6 +16,18 @@ _ROUNDING: Final = 1e-6
 """Who waited as long as we said is not sent away for a rounding error."""
 
 
+Quota = Literal[
+    "max_executions",
+    "executions_per_s",
+    "max_kernels",
+    "capacity",
+    "total_memory_bytes",
+    "total_cpu_percent",
+    "total_storage_bytes",
+]
+"""What there is no room in: a limit of the tenant's, of the fleet's, or of the machine's."""
+
+
 class Bucket(msgspec.Struct, frozen=True):
     """A token bucket: it fills with time up to its burst, and each execution takes one token."""
 
@@ -38,7 +50,7 @@ class Admitted(msgspec.Struct, frozen=True):
 class Denied(msgspec.Struct, frozen=True):
     """There is none."""
 
-    limit: Literal["max_executions", "executions_per_s", "max_kernels", "capacity"]
+    limit: Quota
     detail: str
     retry_after_s: float
 

@@ -22,8 +22,8 @@ Spec = TypeVar("Spec", TenantSpec, KernelSpec)
 _OF_A_NEW_PROCESS: Final = frozenset(
     (
         *("isolation_level", "spawner", "port", "pid_file"),
-        *("limits.memory_bytes", "limits.cpu_percent", "limits.execution_timeout_s", "limits.output_bytes"),
-        *("limits.max_clients", "limits.max_message_bytes", "limits.processes", "limits.files", "limits.storage_bytes"),
+        # These can be lowered at any time; raising them takes a new process, or rights that not every fleet has.
+        *("limits.max_message_bytes", "limits.files", "limits.storage_bytes"),
     )
 )
 """What a kernel's process is told at its start alone."""
@@ -105,7 +105,7 @@ def plan(state: State, wanted: Wanted, *, prunes: bool = False) -> Plan:
     kernels.changes += [_removed(f"kernel {name}", state.kernels[name]) for name in undeclared_kernels]
     return Plan(
         changes=(*tenants.changes, *kernels.changes),
-        drift=(*tenants.drift, *kernels.drift),
+        drift=tuple(sorted((*tenants.drift, *kernels.drift), key=lambda drift: (drift.target, drift.key))),
         tenants=tenants.specs,
         removed=tuple(undeclared) if prunes else (),
         kernels=kernels.specs,

@@ -9,9 +9,10 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, RunningExecution
-from llmspell_fleet.router.link import AdoptContent, ClaimContent, CullContent, Link, RunContent
+from llmspell_fleet.router.link import AdoptContent, ClaimContent, CullContent, LimitsContent, Link, RunContent
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.limits import KernelLimits
 
 if TYPE_CHECKING:
     import zmq
@@ -207,7 +208,7 @@ class Channel:
             sent = self._sent.get(number)
             if sent is not None and sent.on_output is not None:
                 sent.on_output(content)
-        elif kind == "statistics_reply":
+        elif kind in {"statistics_reply", "limits_reply"}:
             asked = self._asked.pop(number, None)
             if asked is not None and not asked.done():
                 asked.set_result(content)
@@ -240,6 +241,12 @@ class Channel:
     def shut_down(self) -> None:
         """Ask it to end: what runs is interrupted and answered."""
         self._link.shut_down()
+
+    def limit(self, limits: KernelLimits, proof: str) -> "asyncio.Future[bytes]":
+        """Have it hold its scripts and clients to other limits; the future is done when it does."""
+        answer = self._loop.create_future()
+        self._asked[self._link.limit(LimitsContent(limits, proof))] = answer
+        return answer
 
     async def statistics(self) -> bytes:
         """What it has done and holds, as JSON; asked of the kernel itself. ConnectionError: it ended meanwhile."""

@@ -16,6 +16,7 @@ import msgspec
 import zmq
 
 from llmspell_kernel.connection import ConnectionInfo
+from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.transport import is_readable, receive, send
 from llmspell_kernel.wire.jupyter import DELIMITER, Encoder, Header, Signer
 
@@ -68,6 +69,13 @@ class CullContent(msgspec.Struct, frozen=True, gc=False):
     in_s: float
     reason: str
     is_forced: bool
+
+
+class LimitsContent(msgspec.Struct, frozen=True, gc=False):
+    """What a limits_request asks (see `llmspell_kernel.jupyter.contents`)."""
+
+    limits: KernelLimits
+    proof: str
 
 
 _encode = msgspec.json.Encoder().encode
@@ -192,6 +200,10 @@ class Link:
     def cull(self, content: CullContent) -> None:
         """Have it end when it is not used until then; there is no answer."""
         self._send("cull_request", _encode(content))
+
+    def limit(self, content: LimitsContent) -> int:
+        """Ask for other limits; returns the request's number."""
+        return self._send("limits_request", _encode(content))
 
     def statistics(self) -> int:
         """Ask for statistics; returns the request's number."""

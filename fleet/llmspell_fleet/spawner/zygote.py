@@ -53,6 +53,11 @@ class ZygoteSpawner:
         self._is_closing = False
 
     @property
+    def report_descriptor(self) -> int:
+        """The number under which kernels have the socket that they report on, until they have."""
+        return self._reports.writer.fileno()
+
+    @property
     def pid(self) -> int | None:
         """The zygote's."""
         return self._process.pid if self._process is not None else None

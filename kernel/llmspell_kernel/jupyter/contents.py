@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from llmspell_kernel.limits import KernelLimits
+
 BUSY: Final = b'{"execution_state":"busy"}'
 IDLE: Final = b'{"execution_state":"idle"}'
 STARTING: Final = b'{"execution_state":"starting"}'
@@ -76,6 +78,13 @@ class ShutdownRequest(msgspec.Struct, gc=False):
     """`shutdown_request`."""
 
     restart: bool = False
+
+
+class LimitsRequest(msgspec.Struct, gc=False):
+    """`limits_request`, llmspell's own: other limits from now on; `proof` is known to the supervisor alone."""
+
+    limits: KernelLimits
+    proof: str
 
 
 class InputReply(msgspec.Struct, gc=False):

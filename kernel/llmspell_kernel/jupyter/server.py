@@ -14,7 +14,6 @@ import msgspec
 
 from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.errors import PeerError
-from llmspell_kernel.jupyter.claims import Claim, ClaimRequest
 from llmspell_kernel.jupyter.clients import ClientRegistry, Monitor
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.contents import (
@@ -31,16 +30,16 @@ from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.input import Input
 from llmspell_kernel.jupyter.interrupts import Interrupts
 from llmspell_kernel.jupyter.iopub import IOPub
-from llmspell_kernel.jupyter.lifetime import CullRequest, Lifetime
+from llmspell_kernel.jupyter.lifetime import Lifetime
 from llmspell_kernel.jupyter.loop import Loop
 from llmspell_kernel.jupyter.replies import Replies
 from llmspell_kernel.jupyter.requests import Requests
 from llmspell_kernel.jupyter.runs import Run, RunRequest
 from llmspell_kernel.jupyter.snapshots import Snapshots
 from llmspell_kernel.jupyter.sockets import Sockets
-from llmspell_kernel.jupyter.succession import AdoptRequest, Succession
+from llmspell_kernel.jupyter.succession import Succession
+from llmspell_kernel.jupyter.supervision import Supervision
 from llmspell_kernel.limits import KernelLimits
-from llmspell_kernel.options import LogOptions
 from llmspell_kernel.runtime.outbox import Outbox
 from llmspell_kernel.runtime.wakeup import Wakeup
 from llmspell_kernel.runtime.worker import Worker
@@ -59,11 +58,6 @@ ROW_S: Final = 0.050
 
 _decode_execute = msgspec.json.Decoder(ExecuteRequest).decode
 _decode_run = msgspec.json.Decoder(RunRequest).decode
-_decode_claim = msgspec.json.Decoder(ClaimRequest).decode
-_decode_cull = msgspec.json.Decoder(CullRequest).decode
-_OF_SUPERVISORS: Final = frozenset({"claim_request", "cull_request", "adopt_request", "shutdown_request"})
-"""The last one is an old client's too: Jupyter once asked it here."""
-
 _decode = msgspec.json.decode
 
 
@@ -128,8 +122,6 @@ class JupyterServer:
         )
         self.statistics: Callable[[], dict[str, object]] = dict
         """What `statistics_request` is answered with: llmspell's own message, on control, for listings."""
-        self.claim = Claim(None, "", LogOptions(), diagnostics)
-        """Whether it is somebody's: set by who knows its file."""
         self._exchange = Exchange(
             self.loop,
             self.executions,
@@ -147,6 +139,16 @@ class JupyterServer:
             diagnostics,
             idle_timeout_s=limits.idle_timeout_s,
         )
+        self.supervision = Supervision(
+            self._succession,
+            self.lifetime,
+            self.executions,
+            diagnostics,
+            reply=lambda *reply: self._replies.send(sockets.shell, *reply),
+            on_limits=self.limit,
+        )
+        # An old client's too: Jupyter once asked it here.
+        self.supervision.handlers["shutdown_request"] = partial(self._shut_down, sockets.shell)
         self._fill_loop()
 
     def _fill_loop(self) -> None:
@@ -225,8 +227,8 @@ class JupyterServer:
             send = partial(self._replies.send, shell, message, "run_output")
             run = Run(request, time.monotonic(), send, self._succession.keep)
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
-        elif header.msg_type in _OF_SUPERVISORS:
-            self._obey(message)
+        elif header.msg_type in self.supervision.handlers:
+            self.supervision.handlers[header.msg_type](message)
         elif header.msg_type == "statistics_request":
             self._replies.send(shell, message, "statistics_reply", encode(self.statistics()))
         elif header.msg_type in self._requests.needs_symbols:
@@ -240,22 +242,6 @@ class JupyterServer:
                 self._requests.comm(message, comm)
         else:
             self._diagnostics.warn("message_unknown", f"shell: unknown message type {header.msg_type!r}")
-
-    def _obey(self, message: Message) -> None:
-        """What a supervisor asks, which has no other connection than the shell channel."""
-        content = message.content_bytes
-        match message.header.msg_type:
-            case "claim_request":
-                self.lifetime.used(time.monotonic())
-                self.claim.accept(_decode_claim(content))
-            case "cull_request":
-                self.lifetime.cull(_decode_cull(content))
-            case "adopt_request":
-                asked = _decode(content, type=AdoptRequest)
-                reply = self._succession.take_over(message.header, asked, self.executions.runs())
-                self._replies.send(self._sockets.shell, message, "adopt_reply", reply)
-            case _:
-                self._shut_down(self._sockets.shell, message)
 
     def _on_input(self, message: Message, descriptor: int) -> None:
         self.lifetime.used(time.monotonic())

@@ -86,6 +86,8 @@ class Engine:
         )
         self._set_memory = self._lua.set_max_memory
         self._current_limit = 0
+        self._floor = 0
+        """What stands for the limit while the heap holds more than that allows; 0 = it does not."""
         self._prelude = self._load_prelude(host)
         self._memory_used = self._lua.get_memory_used
         self._run, self._run_small = self._prelude[b"run"], self._prelude[b"run_small"]
@@ -118,7 +120,10 @@ class Engine:
                 answer = self._run_small(code, chunk)
             else:
                 self._collect_when_full()
-                answer = self._run(code, chunk, *arguments)
+                try:
+                    answer = self._run(code, chunk, *arguments)
+                finally:
+                    self._floor = 0
         except LuaError as fault:
             # Out of memory or interrupted where no handler could run.
             answer = (b"error", _text_of(fault), b"")
@@ -178,20 +183,25 @@ class Engine:
 
     def _collect_when_full(self) -> None:
         """Lua collects by itself when memory is out, except while it grows its stack, as it does at a cell's start."""
-        if 0 < self.limits.memory_bytes < self._memory_used() + FULL_BYTES:
+        limit = self.limits.memory_bytes
+        if 0 < limit < self._memory_used() + FULL_BYTES:
             self._lua.gccollect()
+            used = self._memory_used()
+            if used > limit:
+                # It was lowered since: a script may not grow, but must be able to run, to give something back.
+                self._floor = used + SMALL_NEEDS_BYTES
 
     def _lift(self) -> None:
         self._current_limit = 0
         self._set_memory(0)
 
     def _limit(self) -> None:
-        self._current_limit = self.limits.memory_bytes
+        self._current_limit = self._floor or self.limits.memory_bytes
         self._set_memory(self._current_limit)
 
     def _headroom(self) -> None:
         if self.limits.memory_bytes:
-            self._current_limit = self.limits.memory_bytes + HEADROOM_BYTES
+            self._current_limit = (self._floor or self.limits.memory_bytes) + HEADROOM_BYTES
             self._set_memory(self._current_limit)
 
     def _restore(self) -> None:

@@ -77,6 +77,7 @@ def _options(start: StartKernel, report: socket.socket) -> ServeOptions:
         limits=start.limits,
         pid_file=start.pid_file,
         progress_file=start.progress_file,
+        supervisor_proof=start.supervisor_proof,
         is_supervised=True,
         log=LogOptions(level=start.log_level),
         on_ready=on_ready,

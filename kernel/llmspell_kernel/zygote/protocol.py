@@ -49,6 +49,8 @@ class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     output: str = ""
     """The FIFO that is its standard output and error; "" = /dev/null."""
     progress_file: str | None = None
+    supervisor_proof: str = ""
+    """What requests of the supervisor's, such as for other limits, prove themselves by; "" = there are none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     probe: str = ""
     """What of `zygote.probes` the process tries instead of serving, held as a kernel would be; "" = it serves."""

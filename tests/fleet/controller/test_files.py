@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from llmspell_fleet.spawner.spawner import Process
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.errors import RefusedError
 from llmspell_kernel.pidfile import process_start_time
+from llmspell_kernel.zygote.protocol import Confinement, StartKernel
 
 ONE, OTHER = (KernelId(f"{n}0000000-0000-4000-8000-000000000000") for n in (1, 2))
 SPEC = KernelSpec(id=ONE, tenant=TenantId("t"), name="first")
@@ -50,8 +52,18 @@ def connection(**given: object) -> ConnectionInfo:
 # --- what is asked for
 
 
+def start_request(paths: FleetPaths, spec: KernelSpec, last: ConnectionInfo | None, **given: Any) -> StartKernel:
+    return files.start_request(paths, spec, last, confinement=Confinement(files=7), proof="proof", **given)
+
+
+def test_what_holds_a_kernel_and_what_proves_its_fleet_go_with_the_request(paths: FleetPaths) -> None:
+    request = start_request(paths, SPEC, None, ticket=1, log_level="info")
+
+    assert (request.confinement, request.supervisor_proof) == (Confinement(files=7), "proof")
+
+
 def test_a_first_incarnation_makes_its_key_and_has_no_ports(paths: FleetPaths) -> None:
-    request = files.start_request(paths, SPEC, None, ticket=7, log_level="debug")
+    request = start_request(paths, SPEC, None, ticket=7, log_level="debug")
 
     assert (request.ticket, request.kernel_id, request.name, request.log_level) == (7, ONE, "first", "debug")
     assert (request.transport, request.ports, request.key) == ("ipc", None, None)
@@ -61,27 +73,27 @@ def test_a_first_incarnation_makes_its_key_and_has_no_ports(paths: FleetPaths) -
 
 @pytest.mark.parametrize("port", [0, 9600])
 def test_a_port_is_asked_for_and_four_are_found(paths: FleetPaths, port: int) -> None:
-    request = files.start_request(paths, replace(SPEC, port=port), None, ticket=1, log_level="info")
+    request = start_request(paths, replace(SPEC, port=port), None, ticket=1, log_level="info")
 
     assert (request.transport, request.ports) == ("tcp", (port, 0, 0, 0, 0))
 
 
 def test_the_next_incarnation_is_found_where_the_last_one_was(paths: FleetPaths) -> None:
     last = connection()
-    request = files.start_request(paths, replace(SPEC, port=0), last, ticket=2, log_level="info")
+    request = start_request(paths, replace(SPEC, port=0), last, ticket=2, log_level="info")
 
     assert (request.ports, request.key) == (last.ports, "secret")
     assert request.ports == (9000, 9001, 9002, 9003, 9004)
 
 
 def test_the_next_incarnation_on_unix_sockets_has_the_key_and_no_ports(paths: FleetPaths) -> None:
-    request = files.start_request(paths, SPEC, connection(transport="ipc"), ticket=2, log_level="info")
+    request = start_request(paths, SPEC, connection(transport="ipc"), ticket=2, log_level="info")
 
     assert (request.transport, request.ports, request.key) == ("ipc", None, "secret")
 
 
 def test_a_pid_file_of_a_person_s_own_is_asked_for(paths: FleetPaths) -> None:
-    request = files.start_request(paths, replace(SPEC, pid_file="/x.pid"), None, ticket=1, log_level="info")
+    request = start_request(paths, replace(SPEC, pid_file="/x.pid"), None, ticket=1, log_level="info")
 
     assert request.pid_file == "/x.pid"
 

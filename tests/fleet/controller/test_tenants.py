@@ -252,7 +252,7 @@ async def test_kernels_are_promised_before_they_are_there(controller: Start) -> 
         assert tenants.promised == 0
         one = await site.tenant("one", replicas=2, wait_s=0)
         assert tenants.promised == 2
-        tenants.promise(3)
+        tenants.promise(3, one.spec)
         assert tenants.promised == 2, "to be taken in the same step, by the caller"
 
         with pytest.raises(TooManyError, match="4 more kernels were asked for, 2 are promised already"):
@@ -376,13 +376,14 @@ async def test_a_kernel_has_its_tenant_s_labels_and_its_own(controller: Start) -
 
 @pytest.mark.integration
 @pytest.mark.asyncio
-async def test_changed_limits_hold_from_the_next_incarnation(controller: Start) -> None:
+async def test_changed_limits_hold_at_once_and_in_the_next_incarnation(controller: Start) -> None:
     async with controller() as site:
         tenant = await site.tenant()
         entry = only(tenant)
-        change(site, tenant, limits=replace(tenant.spec.limits, output_bytes=10))
         print_it = "print(('x'):rep(100))"
         assert len((await site.execute(tenant, print_it))["stdout"]) == 101
+        change(site, tenant, limits=replace(tenant.spec.limits, output_bytes=10))
+        assert len((await site.execute(tenant, print_it))["stdout"]) <= 10
 
         kill(entry)
         await ready_again(entry, 2)

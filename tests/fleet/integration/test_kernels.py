@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.fleets import FleetHome
+from support.groups import available
 from support.homes import DEADLINE_S
 from support.tenants import Tenant, is_gone, sse, wait_for
 
@@ -59,11 +60,12 @@ def test_each_limit_names_who_enforces_it(make_tenant: Make) -> None:
     assert all(limit.keys() == {"value", "enforced_by"} for limit in kernel["limits"].values())
     assert kernel["limits"]["memory_bytes"]["value"] == 64 * 1024**2
     assert "lua" in kernel["limits"]["memory_bytes"]["enforced_by"]
-    assert kernel["limits"]["cpu_percent"] == {"value": 50, "enforced_by": None}
+    by = "cgroup" if "cpu" in available() else None
+    assert kernel["limits"]["cpu_percent"] == {"value": 50, "enforced_by": by}
 
 
 def test_a_limit_that_nobody_enforces_is_told(make_tenant: Make) -> None:
-    tenant = make_tenant(limits={"cpu_percent": 50})
+    tenant = make_tenant(limits={"cpu_percent": 50}, isolation_level="none")
 
     checks = tenant.fleet.ask("GET", "/health").json["checks"]
     events = tenant.fleet.ask("GET", "/v1/events", token=tenant.token).json["items"]
@@ -268,3 +270,19 @@ def test_events_can_be_followed_and_taken_up_again(tenant: Tenant, follow: Calla
     again = follow("/v1/events", **{"Last-Event-ID": str(died)})
     wait_for(lambda: len(again.events()) >= 2, "what came after it is told again")
     assert again.events()[0][1] == (died or 0) + 1
+
+
+def test_a_port_that_is_taken_is_a_conflict_and_nothing_is_left(tenant: Tenant) -> None:
+    fleet = tenant.fleet
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = fleet.ask("POST", "/v1/kernels", {"tenant": tenant.id, "name": "worker", "port": port})
+
+    assert refused.status == 409
+    assert f"the kernel cannot have port {port}" in refused.json["detail"]
+    assert "in use" in refused.json["detail"]
+    assert (tenant.show()["replicas"], len(tenant.kernels())) == (1, 1)
+    again = fleet.ask("POST", "/v1/kernels", {"tenant": tenant.id, "name": "worker", "port": port})
+    assert again.status == 201, again.body

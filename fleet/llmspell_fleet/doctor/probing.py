@@ -1,0 +1,105 @@
+"""A spawner that, when asked to, runs a probe in a kernel's place: confined by the fleet as that kernel would be."""
+
+import asyncio
+from typing import Final
+
+from msgspec.structs import replace
+
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.model.kernel import Death, Kernel
+from llmspell_fleet.policy.events import RestartAsked
+from llmspell_fleet.policy.lifecycle import TAKES_WORK
+from llmspell_fleet.spawner.spawner import Process, SpawnerListener
+from llmspell_fleet.spawner.zygote import ZygoteSpawner
+from llmspell_kernel.zygote.protocol import Probed, StartKernel
+
+PROBE_S: Final = 15.0
+"""How long a probe and the restarts around it may take."""
+
+
+class ProbingSpawner:
+    """A zygote's spawner in front of which probes are put in. Belongs to the event loop."""
+
+    def __init__(self, real: ZygoteSpawner) -> None:
+        self._real = real
+        self._wanted: dict[KernelId, tuple[str, str]] = {}
+        self._told: dict[KernelId, asyncio.Future[Probed]] = {}
+        real.on_probed = self._probed
+
+    def arm(self, kernel: KernelId, name: str, target: str) -> "asyncio.Future[Probed]":
+        """The next process of `kernel` is this probe."""
+        self._wanted[kernel] = name, target
+        told = self._told[kernel] = asyncio.get_running_loop().create_future()
+        return told
+
+    def disarm(self, kernel: KernelId) -> None:
+        """Nobody waits for the probe any more."""
+        self._wanted.pop(kernel, None)
+        self._told.pop(kernel, None)
+
+    def is_armed(self, kernel: KernelId) -> bool:
+        """Whether the probe has not been started yet."""
+        return kernel in self._wanted
+
+    def _probed(self, probed: Probed) -> None:
+        told = self._told.get(KernelId(probed.kernel_id))
+        if told is not None and not told.done():
+            told.set_result(probed)
+
+    @property
+    def report_descriptor(self) -> int:
+        """Which descriptor every process has until it has reported."""
+        return self._real.report_descriptor
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's."""
+        return self._real.pid
+
+    async def open(self, listener: SpawnerListener) -> None:
+        """As the real one."""
+        await self._real.open(listener)
+
+    def start(self, request: StartKernel) -> None:
+        """Start a kernel, or the probe that is wanted in its place."""
+        wanted = self._wanted.pop(KernelId(request.kernel_id), None)
+        if wanted is not None:
+            request = replace(request, probe=wanted[0], probe_target=wanted[1])
+        self._real.start(request)
+
+    def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:
+        """As the real one."""
+        return self._real.recover(kernel, pid, start_time)
+
+    async def close(self) -> None:
+        """As the real one."""
+        await self._real.close()
+
+
+async def probe(
+    spawner: ProbingSpawner, supervisor: Supervisor, entry: Entry, name: str, target: str
+) -> Probed | Death:
+    """Run a probe in a kernel's place, and let the kernel come back; a Death when the probe did not live to tell.
+
+    TimeoutError: neither came.
+    """
+    told = spawner.arm(entry.id, name, target)
+    try:
+        async with asyncio.timeout(PROBE_S):
+            supervisor.apply(entry, RestartAsked())
+            await entry.wait_until(lambda _kernel: not spawner.is_armed(entry.id), None)
+            incarnation = entry.kernel.incarnation
+
+            def is_over(kernel: Kernel) -> bool:
+                return told.done() or kernel.incarnation > incarnation
+
+            await entry.wait_until(is_over, None)
+            await entry.wait_until(lambda k: k.incarnation > incarnation and k.phase in TAKES_WORK, None)
+    finally:
+        spawner.disarm(entry.id)
+    if told.done():
+        return told.result()
+    assert entry.kernel.last_death is not None
+    return entry.kernel.last_death

@@ -1,0 +1,77 @@
+"""What only a supervisor asks, on the shell channel: to be claimed, culled, adopted, held to other limits."""
+
+from collections.abc import Callable
+from hmac import compare_digest
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from llmspell_kernel.diagnostics import Diagnostics
+from llmspell_kernel.jupyter.claims import Claim, ClaimRequest
+from llmspell_kernel.jupyter.contents import LimitsRequest, encode
+from llmspell_kernel.jupyter.executions import Executions
+from llmspell_kernel.jupyter.lifetime import CullRequest, Lifetime
+from llmspell_kernel.jupyter.succession import AdoptRequest, Succession
+from llmspell_kernel.limits import KernelLimits
+from llmspell_kernel.options import LogOptions
+from llmspell_kernel.wire.jupyter import Message
+
+Reply = Callable[[Message, str, bytes], None]
+
+_decode_adopt: Final = msgspec.json.Decoder(AdoptRequest).decode
+_decode_claim: Final = msgspec.json.Decoder(ClaimRequest).decode
+_decode_cull: Final = msgspec.json.Decoder(CullRequest).decode
+_decode_limits: Final = msgspec.json.Decoder(LimitsRequest).decode
+
+
+class Supervision:
+    """The handlers, by the type of the message. Belongs to the I/O thread."""
+
+    def __init__(
+        self,
+        succession: Succession,
+        lifetime: Lifetime,
+        executions: Executions,
+        diagnostics: Diagnostics,
+        *,
+        reply: Reply,
+        on_limits: Callable[[KernelLimits], None],
+    ) -> None:
+        self._succession = succession
+        self._lifetime = lifetime
+        self._executions = executions
+        self._diagnostics = diagnostics
+        self._reply = reply
+        self.on_limits = on_limits
+        """Called with other limits, which the supervisor asks for."""
+        self.proof = ""
+        """What a supervisor proves itself by where a client's key is not enough; "" = there is none."""
+        self.claim = Claim(None, "", LogOptions(), diagnostics)
+        self.handlers: dict[str, Callable[[Message], None]] = {
+            "adopt_request": self._adopt,
+            "claim_request": self._claim,
+            "cull_request": lambda message: self._lifetime.cull(_decode_cull(message.content_bytes)),
+            "limits_request": self._limit,
+        }
+
+    def _adopt(self, message: Message) -> None:
+        asked = _decode_adopt(message.content_bytes)
+        self._reply(message, "adopt_reply", self._succession.take_over(message.header, asked, self._executions.runs()))
+
+    def _claim(self, message: Message) -> None:
+        self._lifetime.used(monotonic())
+        self.claim.accept(_decode_claim(message.content_bytes))
+
+    def _limit(self, message: Message) -> None:
+        """Clients hold the key that signs messages, and must not lift what holds their scripts."""
+        request = _decode_limits(message.content_bytes)
+        ours = self.proof.encode()
+        if ours and compare_digest(request.proof.encode("utf-8", "replace"), ours):
+            self.on_limits(request.limits)
+            self._reply(message, "limits_reply", b'{"status":"ok"}')
+            return
+        text = "only this kernel's supervisor may change its limits"
+        self._diagnostics.warn("limits_refused", text)
+        error = {"status": "error", "ename": "Refused", "evalue": text, "traceback": []}
+        self._reply(message, "limits_reply", encode(error))

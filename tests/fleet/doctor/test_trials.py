@@ -1,0 +1,73 @@
+"""The doctor believes its probes, not what is said: real kernels, held and not held."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from msgspec.structs import replace
+
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.holding import Holder
+from llmspell_fleet.doctor import limits
+from llmspell_fleet.doctor.isolation import WAYS_OUT, targets, try_way_out
+from llmspell_fleet.doctor.limits import TRIALS, try_limit
+from llmspell_fleet.doctor.site import throwaway_fleet
+from llmspell_kernel.zygote.protocol import Confinement
+from support.groups import needs_cgroups
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def unheld(self: Holder, entry: Entry, begin: Callable[[Holder, Entry], Confinement] = Holder.begin) -> Confinement:
+    """As the real one says, but nothing of it is done to the process."""
+    return replace(begin(self, entry), cgroups=(), files=0, file_bytes=0, memory_bytes=0)
+
+
+@pytest.mark.parametrize("shown", ["processes", "files", "storage_bytes", "total_memory_bytes"])
+async def test_a_limit_that_is_said_to_hold_and_does_not_is_found_open(
+    shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_cgroups("memory", "pids")
+    monkeypatch.setattr(Holder, "begin", unheld)
+    async with throwaway_fleet("process") as site:
+        finding = await try_limit(site, shown, dict(TRIALS)[shown])
+
+    assert (finding.result, finding.is_promised) == ("open", True), finding
+
+
+async def test_without_memory_to_spare_nothing_is_tried_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_available_bytes", lambda: 0)
+    async with throwaway_fleet("process") as site:
+        finding = await try_limit(site, "memory_bytes, of the process", limits.memory_of_processes)
+
+    assert finding.result == "skipped"
+
+
+async def test_at_level_none_a_process_is_open_and_not_promised() -> None:
+    async with throwaway_fleet("none") as site:
+        finding = await try_limit(site, "files", limits.files)
+
+    assert (finding.result, finding.is_promised, finding.enforced_by) == ("open", False, None)
+    assert "use process or strict" in finding.advice
+
+
+async def test_a_way_out_is_tried_on_what_is_really_there_and_nothing_is_left_of_it() -> None:
+    async with throwaway_fleet("process") as site:
+        folder = Path(site.paths.runtime).parent
+        neighbour, prisoner = await site.tenant("a"), await site.tenant("b")
+        with targets(site, neighbour) as aim:
+            found = {way.what: await try_way_out(site, prisoner, way, aim) for way in WAYS_OUT[:3]}
+        assert neighbour.kernel.incarnation == 1
+
+    assert found["find descriptors of its parent"].result == "held"
+    assert (found["read another tenant's key"].result, found["read another tenant's key"].is_promised) == (
+        "open",
+        False,
+    )
+    assert not folder.exists()

@@ -24,7 +24,6 @@ from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.events import Adopted
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS
 from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.spawner.processes import has_ended
 from llmspell_fleet.spawner.spawner import Process, Spawner
@@ -152,10 +151,11 @@ class Adoption:
 
 def _without_process(stored: Kernel) -> Kernel:
     """As stored, but where it said that there is a process, that has to be seen first."""
-    is_down = stored.phase is Phase.STOPPED and stored.is_wanted and stored.phase not in HAS_PROCESS
+    is_done = stored.phase is Phase.FAILED and stored.spec.restart == "never"
+    is_down = stored.is_wanted and (stored.phase is Phase.STOPPED or is_done)
     return replace(
         stored,
-        phase=Phase.STOPPED if is_down else Phase.PENDING,
+        phase=stored.phase if is_down else Phase.PENDING,
         pid=None,
         start_time=None,
         ready_at=0.0,

@@ -102,7 +102,9 @@ class Controller:
         self.warm = WarmPool(self.tenants, self.supervisor, self.metrics, self.background, _default_kernel(config))
         self.autoscaling = Autoscaling(self.tenants, self.events)
         self.leases.on_end = self.supervisor.idle
-        self.liveness = Liveness(self.supervisor, policy=config.probe, later=self.background.run)
+        self.liveness = Liveness(
+            self.supervisor, policy=config.probe, helper=lambda: spawner.pid, later=self.background.run
+        )
         self.tenants.watchers.append(self.liveness.kernel_changed)
         self.sampling = Sampling(self.metrics, self.tenants, self.supervisor, self._store, spawner)
         self.sampling.warm_phases, self.sampling.warm_wanted = self.warm.phases, lambda: self.warm.wanted

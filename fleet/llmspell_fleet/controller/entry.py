@@ -102,6 +102,10 @@ class Entries:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def told_by_others_than(self, helper: int | None) -> list[Entry]:
+        """Those with a process of which `helper`, a spawner's, would not tell that it was suspended."""
+        return [e for e in self._entries.values() if e.process is not None and (e.helper is None or e.helper != helper)]
+
     @property
     def channels(self) -> int:
         """ZeroMQ connections that are open."""

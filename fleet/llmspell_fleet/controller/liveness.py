@@ -18,6 +18,7 @@ from llmspell_fleet.model.kernel import Kernel
 from llmspell_fleet.policy.events import Silent, Unresponsive
 from llmspell_fleet.policy.lifecycle import IS_LIVE
 from llmspell_fleet.policy.liveness import Ask, Doubt, ProbePolicy, Rest, is_given_up, look, verdict
+from llmspell_fleet.router.probe import take_vitals
 from llmspell_fleet.spawner.processes import is_suspended
 
 SLICES: Final = 10
@@ -51,11 +52,14 @@ class Liveness:
         supervisor: Supervisor,
         *,
         policy: ProbePolicy,
+        helper: Callable[[], int | None],
         later: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
         self.policy = policy
+        self._helper = helper
+        """The pid of the spawner's helper now."""
         self._later = later
         """Runs a coroutine in the background."""
         self._watches: dict[KernelId, _Watch] = {}
@@ -121,7 +125,8 @@ class Liveness:
         watch.is_examined = True
         asked_at = watch.asked_at or 0.0
         is_resumed = watch.patience_s == RESUMED_S
-        vitals = await self._supervisor.take_vitals(connection, RESUMED_S if is_resumed else self.policy.deadline_s)
+        deadline_s = RESUMED_S if is_resumed else self.policy.deadline_s
+        vitals = await take_vitals(self._supervisor.context, connection, timeout_s=deadline_s)
         watch.is_examined = False
         if self._watches.get(entry.id) is not watch:
             return  # another incarnation by now
@@ -156,11 +161,14 @@ class Liveness:
         """Find suspended processes that nobody tells of, until cancelled."""
         suspended: set[KernelId] = set()
         while True:
-            untold = [entry for entry in self._supervisor if self._supervisor.is_untold(entry)]
+            untold = self._supervisor.told_by_others_than(self._helper())
             suspended &= {entry.id for entry in untold}
-            for turn in range(SLICES):
+            for turn in range(SLICES if untold else 0):
                 await asyncio.sleep(SLICE_S)
                 suspended = self._look_at(untold[turn::SLICES], suspended)
+
+            if not untold:
+                await asyncio.sleep(SLICES * SLICE_S)
 
     def _look_at(self, entries: list[Entry], suspended: set[KernelId]) -> set[KernelId]:
         """Of a few: what changed of those that were `suspended`; returns those that are."""

@@ -43,7 +43,6 @@ from llmspell_fleet.policy.lifecycle import HAS_PROCESS, transition
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_fleet.router.channel import Channel
 from llmspell_fleet.router.link import make_context
-from llmspell_fleet.router.probe import Vitals, take_vitals
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import ConnectionInfo
@@ -88,7 +87,7 @@ class Supervisor(Entries):
         self._endings = Endings(self._entries, self._ended, holder.why_killed)
         self.dependencies = Dependencies(self._entries)
         self._orphans = Orphans(lambda: self.helpers | _own_children(self, spawner))
-        self._context = make_context()
+        self.context = make_context()
         self.starts = Starts(spawner, store, paths, holder, self.start_failed, log_level=log_level)
         self.helpers: set[int] = set()
         """Children of this process that are neither kernels nor the spawner's."""
@@ -239,7 +238,7 @@ class Supervisor(Entries):
         entry.connection = connection
         entry.channel = Channel(
             entry.id,
-            self._context,
+            self.context,
             connection,
             progress_path=files.progress_path(self._paths, entry.id),
             on_answered=lambda: self.apply(entry, Answered(incarnation)),
@@ -269,14 +268,6 @@ class Supervisor(Entries):
         entry = self._endings.watched(pid)
         if entry is not None:
             self.on_suspended(entry, is_suspended)
-
-    def is_untold(self, entry: Entry) -> bool:
-        """Whether it has a process and nobody would tell that this was suspended."""
-        return entry.process is not None and (entry.helper is None or entry.helper != self._spawner.pid)
-
-    async def take_vitals(self, connection: ConnectionInfo, timeout_s: float) -> Vitals:
-        """Which channels of a kernel answer, besides that of its one connection."""
-        return await take_vitals(self._context, connection, timeout_s=timeout_s)
 
     def lost(self, reason: str) -> None:
         """The spawner's helper died (SpawnerListener)."""
@@ -314,7 +305,7 @@ class Supervisor(Entries):
             if entry.kernel.phase not in HAS_PROCESS:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()
-        self._context.destroy(linger=0)
+        self.context.destroy(linger=0)
 
 
 def _aging(spec: KernelSpec) -> tuple[float, float]:

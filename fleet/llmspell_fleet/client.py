@@ -40,6 +40,7 @@ from llmspell_fleet.model.views import (
     TokenView,
     UpgradeView,
 )
+from llmspell_fleet.model.why import WhyView
 from llmspell_fleet.paths import FleetPaths
 from llmspell_kernel import __version__
 from llmspell_kernel.errors import LlmspellError, MisuseError, NotRunningError
@@ -168,6 +169,10 @@ class FleetClient:
         """A tenant's, or all that the token sees; those with the labels of ``name=value,name``."""
         every = self._ask("GET", _with_query("/v1/kernels", {"label": label}), Page[KernelView])
         return [kernel for kernel in every.items if tenant is None or kernel.tenant == tenant]
+
+    def why(self, kernel: KernelId) -> WhyView:
+        """Why it is as it is, and what comes next; also of one that has left for good."""
+        return self._ask("GET", f"/v1/kernels/{kernel}/why", WhyView)
 
     def logs(self, kernel: KernelId, *, since: int = 0, grep: str | None = None) -> list[LogLine]:
         """The lines it wrote that are kept, with a sequence number above `since`, that hold `grep`."""

@@ -60,6 +60,7 @@ from llmspell_fleet.model.views import (
     UpgradeView,
     Usage,
 )
+from llmspell_fleet.model.why import WhyView
 from llmspell_fleet.policy.rolling import share
 from llmspell_fleet.problems import problem_of
 from support.homes import DEADLINE_S
@@ -278,6 +279,19 @@ class FakeFleet:
         if found is None or tenant not in {None, found.tenant}:
             raise NotFoundError(f"there is no kernel {kernel!r}")
         return found
+
+    async def why(self, kernel: KernelId, tenant: TenantId | None) -> WhyView:
+        found = self.kernel(kernel, tenant)
+        return WhyView(
+            kernel_id=kernel,
+            name=found.name,
+            tenant=found.tenant,
+            phase=found.phase,
+            summary="It is ready.",
+            because=[],
+            next=[],
+            deaths=[],
+        )
 
     async def create_kernel(self, request: KernelRequest) -> KernelView:
         self.tenant(request.tenant)

@@ -17,6 +17,7 @@ _COMMANDS = {
     "drain": (f"{_HERE}.fleet_signal:drain", "Let kernels finish what they run, and end or restart."),
     "signal": (f"{_HERE}.fleet_signal:signal", "Forward a signal to a kernel, a tenant's kernels, or all."),
     "doctor": (f"{_HERE}.fleet_doctor:doctor", "Try whether limits and isolation hold on this machine."),
+    "why": (f"{_HERE}.fleet_why:why", "Say why a kernel is as it is, and what comes next."),
     "logs": (f"{_HERE}.fleet_logs:logs", "Show what a kernel, or the fleet itself, wrote."),
     "events": (f"{_HERE}.fleet_logs:events", "Show what happened."),
 }

@@ -34,6 +34,7 @@ from llmspell_fleet.model.views import (
     TokenView,
     UpgradeView,
 )
+from llmspell_fleet.model.why import WhyView
 
 
 class Fleet(Protocol):
@@ -134,6 +135,10 @@ class Fleet(Protocol):
 
     async def drain_all(self, request: DrainRequest) -> list[TenantView]:
         """The same with all kernels."""
+        ...
+
+    async def why(self, kernel: KernelId, tenant: TenantId | None) -> WhyView:
+        """Why it is as it is, and what comes next; also of one that has left for good."""
         ...
 
     # --- executions

@@ -75,6 +75,14 @@ async def drain_all(call: Call, body: DrainRequest) -> Reply:
     return json_answer(Page(items=await call.fleet.drain_all(body)))
 
 
+async def why(call: Call) -> Reply:
+    """Why a kernel is as it is, and what will happen to it next, when, and by which setting.
+
+    Also of one that has left for good, with `phase` "GONE", as long as that is remembered.
+    """
+    return json_answer(await call.fleet.why(call.kernel, call.owner))
+
+
 async def logs(call: Call, query: LogsQuery) -> Reply:
     """What a kernel wrote to its standard output and error.
 

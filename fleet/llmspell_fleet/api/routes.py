@@ -36,6 +36,7 @@ from llmspell_fleet.model.views import (
     TokenView,
     UpgradeView,
 )
+from llmspell_fleet.model.why import WhyView
 
 OPEN, WATCH, READ, TENANT, ADMIN = Access.OPEN, Access.WATCH, Access.READ, Access.TENANT, Access.ADMIN
 
@@ -179,6 +180,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         problems=(503,),
         example=DrainRequest(restart=True),
     ),
+    route("GET", _KERNEL + "/why", kernels.why, READ, {200: WhyView}, problems=(503,)),
     route("GET", _KERNEL + "/logs", kernels.logs, TENANT, {200: TEXT}, streams=(EVENT_STREAM,), problems=(410, 503)),
     route("GET", "/v1/events", events.listing, READ, {200: Page[Event]}, streams=(EVENT_STREAM,), problems=(503,)),
 )

@@ -32,6 +32,7 @@ from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.controller.warm import WarmPool
+from llmspell_fleet.controller.why import Explainer
 from llmspell_fleet.errors import ConflictError, StoreError
 from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import KernelSpec
@@ -95,7 +96,7 @@ class Controller:
         )
         recorded = Recorded(self.executions, self._store, self.background)
         self._recorded = recorded
-        self.ended = Ended()
+        self.ended = Ended(self._store)
         self.leases = Leases(self.tenants, self._store, self.ended, ttl_s=config.lease_ttl_s, later=self.background.run)
         self.tenants.watchers.append(self.leases.kernel_changed)
         self.culling = Culling(self.supervisor, self.background)
@@ -126,6 +127,8 @@ class Controller:
             rolls=self.rolls,
             ended=self.ended,
             warm=self.warm,
+            culling=self.culling,
+            explainer=Explainer(self.supervisor, self.tenants, self.leases, self.culling, self.autoscaling),
             events=self.events,
             tokens=self.tokens,
             store=self._store,
@@ -170,6 +173,7 @@ class Controller:
         self.rolls.restore(loaded.notes)
         self.configuring.restore(loaded.notes)
         self.configuring.carry_out(self.configuring.plan(wanted(self._config)))
+        self.ended.restore(loaded.notes)
         for tenant in self.tenants:
             self.tenants.reconcile(tenant)
         self.leases.restore(loaded.leases)

@@ -133,6 +133,13 @@ class Culling:
         self._supervisor.emit(entry, "kernel.culling", data)
         entry.channel.cull(in_s=judged.in_s, reason=judged.reason, is_forced=judged.is_forced)
 
+    async def refresh(self, entry: Entry) -> None:
+        """Judge it now, as of what it says of its use at this moment; also what comes of that is carried out."""
+        outlook = self._outlooks.get(entry.id)
+        if outlook is not None and entry.kernel.phase is Phase.READY and not outlook.is_asked:
+            outlook.is_asked = True
+            await self._ask(entry, outlook)
+
     def outlook(self, entry: Entry) -> Outlook | None:
         """What was judged of its present incarnation last."""
         found = self._outlooks.get(entry.id)

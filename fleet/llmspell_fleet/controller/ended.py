@@ -1,8 +1,8 @@
 """Kernels and leases that are no more: remembered for a while, so that who still names them is told why (410)."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Mapping
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -11,9 +11,19 @@ from llmspell_fleet.errors import GoneError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death, KernelSpec
 from llmspell_fleet.policy.telling import how_ended
+from llmspell_fleet.store.store import Store
 
 KEPT: Final = 1000
 """Of each kind; beyond, the oldest is forgotten."""
+
+STORED: Final = 200
+"""Kernels that the next controller knows of too."""
+
+LONGEST_LINE: Final = 500
+"""Characters kept of each of a certificate's lines."""
+
+NOTE: Final = "ended "
+"""What the names of the stored ones begin with."""
 
 FOR_S: Final = 3600.0
 
@@ -27,7 +37,13 @@ class Gone(msgspec.Struct, frozen=True):
     death: Death | None
     """Its last; None = it never had a process."""
     at: float
-    """Loop time."""
+    """Loop time since which that is known."""
+    is_disowned: bool = False
+    """Its tenant is gone too; one of the same name is another."""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Gone).decode
 
 
 class _Memory(Generic[K]):
@@ -50,6 +66,12 @@ class _Memory(Generic[K]):
     def pop(self, key: K) -> None:
         self._kept.pop(key, None)
 
+    def of(self, tenant: TenantId) -> list[Gone]:
+        return [gone for gone in self._kept.values() if gone.spec.tenant == tenant]
+
+    def replace(self, key: K, gone: Gone) -> None:
+        self._kept[key] = gone
+
     def forget(self, tenant: TenantId) -> None:
         for key in [key for key, gone in self._kept.items() if gone.spec.tenant == tenant]:
             del self._kept[key]
@@ -58,26 +80,45 @@ class _Memory(Generic[K]):
 class Ended:
     """Belongs to the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._stored: deque[KernelId] = deque()
         self._kernels: _Memory[KernelId] = _Memory()
         self._leases: _Memory[str] = _Memory()
         self._sessions: _Memory[tuple[TenantId, str]] = _Memory()
 
     def kernel_ended(self, spec: KernelSpec, death: Death | None) -> None:
         """A kernel has left for good."""
-        self._kernels.add(spec.id, Gone(spec, death, self._loop.time()))
+        gone = self._gone(spec, death)
+        self._kernels.add(spec.id, gone)
+        self._store.save_note(NOTE + spec.id, _encode(gone).decode())
+        self._stored.append(spec.id)
+        while len(self._stored) > STORED:
+            self._store.save_note(NOTE + self._stored.popleft(), None)
+
+    def restore(self, notes: Mapping[str, str]) -> None:
+        """Know what the last controller knew."""
+        stored = [_decode(text) for name, text in notes.items() if name.startswith(NOTE)]
+        for gone in sorted(stored, key=lambda gone: gone.death.at if gone.death is not None else ""):
+            self._kernels.add(gone.spec.id, msgspec.structs.replace(gone, at=self._loop.time()))
+            self._stored.append(gone.spec.id)
 
     def lease_ended(self, lease: str, session: str, spec: KernelSpec, death: Death | None) -> None:
         """A lease ended because its kernel did."""
-        gone = Gone(spec, death, self._loop.time())
+        gone = self._gone(spec, death)
         self._leases.add(lease, gone)
         self._sessions.add((spec.tenant, session), gone)
 
     def forget(self, tenant: TenantId) -> None:
-        """A tenant is gone: a later one of its name is not told of its kernels."""
-        for memory in (self._kernels, self._leases, self._sessions):
-            memory.forget(tenant)
+        """A tenant is gone: a later one of its name is not told of its kernels. The admin is."""
+        self._leases.forget(tenant)
+        self._sessions.forget(tenant)
+        for gone in self._kernels.of(tenant):
+            disowned = msgspec.structs.replace(gone, is_disowned=True)
+            self._kernels.replace(gone.spec.id, disowned)
+            if gone.spec.id in self._stored:
+                self._store.save_note(NOTE + gone.spec.id, _encode(disowned).decode())
 
     def kernel(self, kernel: KernelId, tenant: TenantId | None) -> Gone | None:
         """A kernel that left, if it is `tenant`'s (None = anybody's)."""
@@ -108,9 +149,16 @@ class Ended:
                 gone.death,
             )
 
+    def _gone(self, spec: KernelSpec, death: Death | None) -> Gone:
+        if death is not None:
+            death = msgspec.structs.replace(death, stderr=tuple(line[:LONGEST_LINE] for line in death.stderr))
+        return Gone(spec, death, self._loop.time())
+
     @staticmethod
     def _seen(gone: Gone | None, tenant: TenantId | None) -> Gone | None:
-        return gone if gone is not None and tenant in (None, gone.spec.tenant) else None
+        if gone is None or tenant is None:
+            return gone
+        return gone if tenant == gone.spec.tenant and not gone.is_disowned else None
 
 
 def _how(gone: Gone) -> str:

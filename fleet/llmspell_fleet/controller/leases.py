@@ -76,6 +76,10 @@ class Leases:
         timer = self._loop.call_later(ttl_s, self._expire, lease.id)
         self._held[lease.id] = _Held(lease, ttl_s, timer)
 
+    def ending_of(self, entry: Entry) -> list[float]:
+        """Loop times at which the leases of a kernel end if nobody renews them."""
+        return [held.timer.when() for held in self._held.values() if held.lease.kernel_id == entry.id]
+
     def get(self, lease: str, tenant: TenantId | None) -> Lease:
         """One that holds; NotFoundError, also when it is another tenant's."""
         held = self._held.get(lease)

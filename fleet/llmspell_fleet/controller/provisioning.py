@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from llmspell_fleet.controller.background import Background
+from llmspell_fleet.controller.culling import Culling
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.entry import Entry
@@ -26,6 +27,7 @@ from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.views import kernel_view, tenant_view
 from llmspell_fleet.controller.wanted import pool_members, require_fixed, scaled
 from llmspell_fleet.controller.warm import WarmPool
+from llmspell_fleet.controller.why import Explainer
 from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
@@ -60,6 +62,8 @@ class Parts(msgspec.Struct, frozen=True):
     rolls: Rolls
     ended: Ended
     warm: WarmPool
+    explainer: Explainer
+    culling: Culling
     events: Events
     tokens: Tokens
     store: Store

@@ -20,6 +20,7 @@ from llmspell_fleet.model.views import (
     LogLine,
     UpgradeView,
 )
+from llmspell_fleet.model.why import WhyView
 from llmspell_fleet.store.records import Lease
 
 
@@ -99,6 +100,16 @@ class Service(Pools):
         )
 
     # --- what happened
+
+    async def why(self, kernel: KernelId, tenant: TenantId | None) -> WhyView:
+        """Why it is as it is, and what comes next (Fleet)."""
+        deaths = await self._of.store.deaths(kernel)
+        gone = self._of.ended.kernel(kernel, tenant)
+        if gone is not None:
+            return self._of.explainer.explain_gone(gone, deaths)
+        entry = self._entry(kernel, tenant)
+        await self._of.culling.refresh(entry)
+        return self._of.explainer.explain(entry, deaths)
 
     def logs(self, kernel: KernelId, tenant: TenantId | None, *, since: int) -> Sequence[LogLine]:
         """Its lines (Fleet)."""

@@ -47,6 +47,7 @@ MAY = {
     "POST /v1/kernels/{kernel}/drain": OWNERS,
     "POST /v1/signal": {"admin"},
     "POST /v1/drain": {"admin"},
+    "GET /v1/kernels/{kernel}/why": READERS,
     "GET /v1/kernels/{kernel}/logs": OWNERS,
     "GET /v1/events": LISTS,
 }

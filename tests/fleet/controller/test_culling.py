@@ -189,7 +189,10 @@ async def test_a_kernel_that_left_is_gone_and_says_why(controller: Start) -> Non
         with pytest.raises(NotFoundError):
             service.kernel(lent.kernel_id, other.id)
         await service.delete_tenant(tenant.id)
+        again = await site.tenant()
         with pytest.raises(NotFoundError):
+            service.kernel(lent.kernel_id, again.id)
+        with pytest.raises(GoneError):
             service.kernel(lent.kernel_id, None)
 
 

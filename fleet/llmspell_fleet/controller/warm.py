@@ -27,7 +27,7 @@ from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_fleet.policy.events import StartAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS
-from llmspell_fleet.policy.warm import SpecKey, Warm, key, plan, why_not
+from llmspell_fleet.policy.warm import SpecKey, Warm, is_fresh, key, plan, why_not
 from llmspell_kernel.connection import new_kernel_id
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
@@ -128,7 +128,7 @@ class WarmPool:
             return None
         began = perf_counter()
         wanted = key(spec)
-        entry = next((e for e in self._entries.values() if self._is_free(e) and key(e.kernel.spec) == wanted), None)
+        entry = next((one for one in self._entries.values() if self._fits(one, spec, wanted)), None)
         if entry is None or entry.channel is None:
             if self.size or tenant.spec.warm_size or tenant.spec.warm == "require":
                 self._metrics.warm_claimed(tenant.id, "miss", None)
@@ -146,8 +146,16 @@ class WarmPool:
         self._has_changed.set()
         return entry
 
-    def _is_free(self, entry: Entry) -> bool:
-        return entry.kernel.phase is Phase.READY and entry.id not in self._unchecked and entry.kernel.is_wanted
+    def _fits(self, entry: Entry, spec: KernelSpec, wanted: SpecKey) -> bool:
+        kernel = entry.kernel
+        return (
+            kernel.phase is Phase.READY
+            and kernel.is_wanted
+            and not kernel.is_silent
+            and entry.id not in self._unchecked
+            and key(kernel.spec) == wanted
+            and is_fresh(spec, self._loop.time() - kernel.spawned_at)
+        )
 
     async def secure(self, spec: KernelSpec, number: int, wait_s: float) -> None:
         """Have as many warm kernels for `spec`, which the caller claims in the same step.
@@ -159,7 +167,7 @@ class WarmPool:
         wanted = key(spec)
 
         def there() -> int:
-            return sum(self._is_free(entry) and key(entry.kernel.spec) == wanted for entry in self._entries.values())
+            return sum(self._fits(entry, spec, wanted) for entry in self._entries.values())
 
         self._demand[wanted] += number
         self._has_changed.set()
@@ -199,6 +207,7 @@ class WarmPool:
         """Carry the plan out; returns when to look again."""
         wanted = self._wanted()
         self._is_used = bool(wanted or self._entries)
+        self._renew()
         there = [
             Warm(entry.id, key(entry.kernel.spec), is_ready=entry.kernel.phase is Phase.READY)
             for entry in self._entries.values()
@@ -214,6 +223,18 @@ class WarmPool:
         for wanted_key in planned.start:
             self._start(wanted_key)
         return REST_S
+
+    def _renew(self) -> None:
+        """End those that have become too old for a tenant that could have been given them: others take their place."""
+        bounded = [spec for spec in map(self._tenants.new_spec, self._tenants) if spec.max_age_s and not why_not(spec)]
+        if not bounded:
+            return
+        now = self._loop.time()
+        for entry in list(self._entries.values()):
+            age_s = now - entry.kernel.spawned_at
+            same = (spec for spec in bounded if key(spec) == key(entry.kernel.spec))
+            if entry.kernel.phase is Phase.READY and not all(is_fresh(spec, age_s) for spec in same):
+                self._supervisor.apply(entry, StopAsked())
 
     def _is_starting_others(self) -> bool:
         """Whether a tenant's kernel starts, which comes first; not for ever."""

@@ -17,6 +17,9 @@ OF_TENANTS: Final = frozenset(
 )
 """Limits that no kernel's process is made with: they bound a tenant as a whole."""
 
+LEAST_MAX_AGE_S: Final = 120.0
+"""Who wants younger processes than this is given fresh ones."""
+
 _NO_LIMITS: Final = Limits()
 
 
@@ -51,9 +54,16 @@ def why_not(spec: KernelSpec) -> str:
         return "it is to have files of its own, which are opened at the start"
     if spec.isolation_level == "strict":
         return "isolation level strict locks a process to its tenant before it serves"
+    if 0 < spec.max_age_s < LEAST_MAX_AGE_S:
+        return f"a process that waits would soon be as old as its max_age_s, {spec.max_age_s:g}, lets it be"
     if any(getattr(spec.limits, name, 0) for name in OF_TENANTS if name.startswith("total_")):
         return "its tenant's limits as a whole (total_…) hold its process from the start"
     return ""
+
+
+def is_fresh(spec: KernelSpec, age_s: float) -> bool:
+    """Whether a process of this age is young enough to become `spec`'s: it has half of its time before it."""
+    return not spec.max_age_s or age_s <= spec.max_age_s / 2
 
 
 class Warm(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from llmspell_fleet.model.kernel import Death, Kernel, Phase
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.why import Coming
 from llmspell_fleet.policy.lifecycle import IS_LIVE
-from llmspell_fleet.policy.restart import Restart, RestartPolicy, StayDown, decide_restart, recent
+from llmspell_fleet.policy.restart import Restart, RestartPolicy, StayDown, decide_restart, follows, recent
 from llmspell_fleet.policy.telling import how_ended
 from llmspell_kernel.units import format_duration
 
@@ -67,6 +67,9 @@ def explain_gone(death: Death | None) -> Explanation:
 
 def _summary(kernel: Kernel, of: Situation) -> str:
     match kernel.phase:
+        case Phase.PENDING if kernel.spec.depends_on:
+            waits = ", ".join(f"{name} ({condition})" for name, condition in kernel.spec.depends_on.items())
+            return f"It waits until these of its tenant's kernels are so far: {waits}."
         case Phase.STARTING:
             asked = f"its process {kernel.pid} was" if kernel.pid is not None else "a process for it is being"
             return f"It starts: {asked} made, and has not answered yet."
@@ -96,6 +99,8 @@ _AT_REST: Final = {
 
 def _summary_of_live(kernel: Kernel, of: Situation) -> str:
     up = f"process {kernel.pid}, up {_time(of.now - kernel.spawned_at)}"
+    if kernel.is_silent:
+        return f"It does not answer at the moment ({up}), and gets no new work until it does."
     if kernel.spec.tenant == WARM:
         return f"It is warm ({up}): ready, and nobody's until it is claimed."
     if of.running:
@@ -109,6 +114,8 @@ def _because(kernel: Kernel, of: Situation) -> Iterator[str]:
         match decide_restart(kernel.crashes, of.policy, now=of.now, jitter=0.0):
             case StayDown(reason):
                 yield f"{reason[0].upper()}{reason[1:]} ([fleet.restart] max_restarts, window)."
+            case _ if not follows(kernel.spec.restart, death.cause):
+                yield f'It is not started again after such an end: restart is "{kernel.spec.restart}".'
             case _:
                 yield f"Trying again would fail alike: {death.detail}." if death.detail else "Its last start failed."
     if kernel.restarts:
@@ -166,11 +173,13 @@ def _of_phase(kernel: Kernel, of: Situation) -> Iterator[Coming]:
                 detail="if what runs has not ended by then",
             )
         case Phase.STOPPING:
+            yield _next_rung(kernel, of)
+        case Phase.READY if kernel.spec.max_age_s and kernel.ending is None:
             yield Coming(
-                what="forced",
+                what="replaced by a new process",
                 in_s=in_s,
-                setting=f"[fleet] stop_deadline = {_time(policy.stop_deadline_s)}",
-                detail="if its process has not ended by then",
+                setting=f"max_age_s = {kernel.spec.max_age_s:g}, max_age_variance = {kernel.spec.max_age_variance:g}",
+                detail="once what it then runs has ended",
             )
         case Phase.BACKOFF:
             yield Coming(
@@ -187,6 +196,20 @@ def _of_phase(kernel: Kernel, of: Situation) -> Iterator[Coming]:
     if kernel.ending is not None:
         what = "started again" if kernel.ending.restarts else "gone" if not kernel.is_wanted else "asleep"
         yield Coming(what=what, setting="", detail="once its process has ended")
+
+
+def _next_rung(kernel: Kernel, of: Situation) -> Coming:
+    """What follows when its process has not ended by the present rung's deadline."""
+    policy = of.policy
+    step = kernel.ending.step if kernel.ending is not None else None
+    match step:
+        case "interrupt":
+            what, setting = "asked to shut down", f"[fleet] interrupt_deadline = {_time(policy.interrupt_deadline_s)}"
+        case "shutdown":
+            what, setting = "terminated", f"[fleet] shutdown_deadline = {_time(policy.shutdown_deadline_s)}"
+        case _:
+            what, setting = "killed", f"[fleet] stop_deadline = {_time(policy.stop_deadline_s)}"
+    return Coming(what=what, in_s=of.timer_in_s, setting=setting, detail="if its process has not ended by then")
 
 
 def _culled(kernel: Kernel, of: Situation) -> Coming:
@@ -213,7 +236,9 @@ def _leaving(of: Situation) -> Iterator[Coming]:
 
 
 def _after_a_crash(kernel: Kernel, of: Situation) -> Coming:
-    policy = of.policy
+    policy, rule = of.policy, kernel.spec.restart
+    if not follows(rule, "signal"):
+        return Coming(what="left down", setting=f'restart = "{rule}"', detail="if it crashes")
     match decide_restart((*kernel.crashes, of.now), policy, now=of.now, jitter=0.0):
         case Restart(0.0):
             after = "at once"

@@ -148,6 +148,22 @@ async def test_one_that_is_made_otherwise_is_not_claimed(controller: Start, memb
         assert claims(site.controller.metrics, "miss") == (0 if "warm" in members else 1)
 
 
+async def test_one_that_is_too_old_for_a_tenant_is_renewed_and_not_claimed(controller: Start) -> None:
+    async with controller(warm_size=1) as site:
+        (before,) = await filled(site, 1)
+        before.kernel = replace(before.kernel, spawned_at=before.kernel.spawned_at - 400.0)
+
+        young = await site.tenant("young", max_age_s=600.0)
+        assert before.id not in young.entries
+
+        await eventually(lambda: before not in warm(site), "the old one has left")
+        (after,) = await filled(site, 1)
+        site.controller.tenants.change(young, replace(young.spec, replicas=2))
+        site.controller.tenants.reconcile(young)
+        assert after.id in young.entries
+        assert after.timer is not None, "its age is counted"
+
+
 async def test_a_tenant_may_have_kernels_of_its_own_spec_kept_warm(controller: Start) -> None:
     async with controller() as site:
         tenant = await site.tenant(limits={"memory_bytes": 77_000_000}, warm_size=1)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.model.tenant import Limits
-from llmspell_fleet.policy.warm import SpecKey, Warm, key, key_of, plan, why_not
+from llmspell_fleet.policy.warm import SpecKey, Warm, is_fresh, key, key_of, plan, why_not
 
 SPEC = KernelSpec(id=KernelId("a"), tenant=TenantId("t"))
 KEYS = [key_of(Limits(memory_bytes=size), "process", "zygote") for size in (10, 20, 30)]
@@ -56,10 +56,16 @@ def test_kernels_that_are_made_otherwise_do_not(changed: Any) -> None:
         ({"log_file": "/l"}, "files"),
         ({"pid_file": "/p"}, "files"),
         ({"isolation_level": "strict"}, "strict"),
+        ({"max_age_s": 60.0}, "max_age_s"),
     ],
 )
 def test_what_is_bound_before_the_first_answer_cannot_be_claimed(changed: Any, told: str) -> None:
     assert told in why_not(replace(SPEC, **changed))
+
+
+@pytest.mark.parametrize(("max_age_s", "age_s", "fresh"), [(0, 1e9, True), (600, 299, True), (600, 301, False)])
+def test_one_is_given_away_with_half_of_its_time_before_it(max_age_s: float, age_s: float, fresh: bool) -> None:
+    assert is_fresh(replace(SPEC, max_age_s=max_age_s), age_s) is fresh
 
 
 WANTED = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 4))

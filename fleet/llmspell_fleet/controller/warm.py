@@ -103,15 +103,12 @@ class WarmPool:
         if self.size:
             wanted[key(self.default)] += self.size
         for tenant in self._tenants:
-            if tenant.is_leaving or tenant.spec.warm == "never":
+            lacking = tenant.lacking if tenant.spec.warm == "require" else 0
+            number = tenant.spec.warm_size + lacking
+            if not number or tenant.is_leaving or tenant.spec.warm == "never":
                 continue
             spec = self._tenants.new_spec(tenant)
-            if why_not(spec):
-                continue
-            number = tenant.spec.warm_size
-            if tenant.spec.warm == "require":
-                number += tenant.lacking
-            if number:
+            if not why_not(spec):
                 wanted[key(spec)] += number
         return wanted
 
@@ -226,9 +223,10 @@ class WarmPool:
 
     def _renew(self) -> None:
         """End those that have become too old for a tenant that could have been given them: others take their place."""
-        bounded = [spec for spec in map(self._tenants.new_spec, self._tenants) if spec.max_age_s and not why_not(spec)]
-        if not bounded:
+        if not self._entries:
             return
+        ageing = [tenant for tenant in self._tenants if tenant.spec.max_age_s and tenant.spec.warm != "never"]
+        bounded = [spec for spec in map(self._tenants.new_spec, ageing) if not why_not(spec)]
         now = self._loop.time()
         for entry in list(self._entries.values()):
             age_s = now - entry.kernel.spawned_at

@@ -183,7 +183,8 @@ async def running(paths: FleetPaths, **config: Any) -> AsyncIterator[Site]:
     """A controller without kernels unless `config` says so; afterwards all its processes are gone."""
     names = {"RUNTIME": paths.runtime, "STATE": paths.state, "LOG": paths.logs}
     environ = {**os.environ, **{f"LLMSPELL_{name}_DIR": path for name, path in names.items()}}
-    spawner = ScriptedSpawner(ZygoteSpawner(kernel_environment(environ)))
+    given = kernel_environment(environ)
+    spawner = ScriptedSpawner(ZygoteSpawner(given), environ=given)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         given = FleetConfig(**{"startup_kernels": 0, "restart": PATIENT, "probe": UNHURRIED, **config})

@@ -24,7 +24,7 @@ from support.kernels import READY_S, short_folder
 SPAWNERS: dict[str, Callable[[dict[str, str]], Spawner]] = {
     "zygote": ZygoteSpawner,
     "subprocess": SubprocessSpawner,
-    "scripted": lambda environ: ScriptedSpawner(ZygoteSpawner(environ)),
+    "scripted": lambda environ: ScriptedSpawner(ZygoteSpawner(environ), environ=environ),
 }
 
 

@@ -6,7 +6,7 @@ It stands before a real one, and its processes are real.
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 from llmspell_fleet.model.ids import KernelId
@@ -25,13 +25,16 @@ crash_late: killed when it reports; refuse: says that it cannot serve, and is ki
 class ScriptedSpawner:
     """Plays a script of steps, one for each start, and then passes."""
 
-    def __init__(self, real: Spawner, script: Iterable[Step] = ()) -> None:
+    def __init__(
+        self, real: Spawner, script: Iterable[Step] = (), *, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`environ` is for what misbehaves: None = a kernel's in this process's."""
         self._real = real
         self.script: deque[Step] = deque(script)
         self._steps: dict[KernelId, Step] = {}
-        environ = kernel_environment(dict(os.environ))
+        given = kernel_environment(dict(os.environ)) if environ is None else dict(environ)
         self._misbehaving = {
-            how: SubprocessSpawner(environ, module=("llmspell_fleet.spawner.misbehaving", how))
+            how: SubprocessSpawner(given, module=("llmspell_fleet.spawner.misbehaving", how))
             for how in get_args(Misbehaviour)
         }
         self._listener: SpawnerListener

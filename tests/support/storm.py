@@ -276,6 +276,47 @@ def kill_controller_as_it_scales(storm: Storm) -> str:
     return f"{tenant} {before} → {asked}, {after_s * 1000:.0f} ms later: {reached}"
 
 
+def kill_controller_as_it_rolls(storm: Storm) -> str:
+    """In the middle of a rolling restart: each kernel is an old or a new process of itself, once."""
+    tenant = storm.random.choice(list(TENANTS))
+
+    def roll() -> None:
+        with contextlib.suppress(OSError, AssertionError):
+            body = {"max_unavailable": 2, "max_surge": storm.random.choice((0, 1)), "wait_s": 5}
+            storm.fleet.ask("POST", f"/v1/tenants/{tenant}/restart", body)
+
+    rolling = threading.Thread(target=roll)
+    rolling.start()
+    after_s = storm.pause(0.3)
+    storm.fleet.kill_controller()
+    storm.fleet.serve()
+    rolling.join()
+    return f"{tenant}, {after_s * 1000:.0f} ms after it was asked for"
+
+
+def upgrade(storm: Storm) -> str:
+    """The controller's code takes its own place, on purpose: the same process, and nobody is refused."""
+    answer = storm.fleet.ask("POST", "/v1/upgrade", {"wait_s": 5, "force": True})
+    assert answer.status == 200, answer.body
+    return "the same process"
+
+
+def kill_controller_as_it_upgrades(storm: Storm) -> str:
+    """Before, while or after its code was replaced."""
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, AssertionError):
+            storm.fleet.ask("POST", "/v1/upgrade", {"wait_s": 5, "force": True})
+
+    upgrading = threading.Thread(target=ask)
+    upgrading.start()
+    after_s = storm.pause(1.0)
+    storm.fleet.kill_controller()
+    storm.fleet.serve()
+    upgrading.join()
+    return f"{after_s * 1000:.0f} ms after it was asked for"
+
+
 def kill_controller_and_zygote(storm: Storm) -> str:
     """Both at once."""
     zygote = kill_zygote(storm)
@@ -390,6 +431,9 @@ FAULTS = (
     Fault("controller killed as it starts", kill_controller_as_it_starts),
     Fault("controller killed as it forks", kill_controller_as_it_forks),
     Fault("controller killed as it scales", kill_controller_as_it_scales),
+    Fault("controller killed as it rolls", kill_controller_as_it_rolls),
+    Fault("controller upgraded", upgrade),
+    Fault("controller killed as it upgrades", kill_controller_as_it_upgrades),
     Fault("controller and zygote killed", kill_controller_and_zygote),
     Fault("controller, zygote, half killed", kill_everything_but_some),
     Fault("kernel stopped by SIGSTOP", stop_kernel, NOTICED_S),
@@ -403,6 +447,14 @@ FAULTS = (
 HARMLESS = tuple(
     fault
     for fault in FAULTS
-    if fault.strike in (kill_zygote, kill_controller, kill_controller_as_it_starts, kill_controller_and_zygote)
+    if fault.strike
+    in (
+        kill_zygote,
+        kill_controller,
+        kill_controller_as_it_starts,
+        kill_controller_and_zygote,
+        upgrade,
+        kill_controller_as_it_upgrades,
+    )
 )
 """Those that end no kernel."""

@@ -25,9 +25,7 @@ crash_late: killed when it reports; refuse: says that it cannot serve, and is ki
 class ScriptedSpawner:
     """Plays a script of steps, one for each start, and then passes."""
 
-    def __init__(
-        self, real: Spawner, script: Iterable[Step] = (), *, environ: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, real: Spawner, script: Iterable[Step] = (), *, environ: Mapping[str, str] | None = None) -> None:
         """`environ` is for what misbehaves: None = a kernel's in this process's."""
         self._real = real
         self.script: deque[Step] = deque(script)

@@ -83,7 +83,10 @@ def main() -> int:
         compileall.compile_dir(Path(package.__file__).parent, quiet=2)
     console = Console(width=None if sys.stdout.isatty() else 140)
     results = _measure(options, console)
-    output = options.output or (None if options.smoke or options.only or options.system else RESULTS)
+    if options.merge:
+        results = _merged(results)
+    is_partial = options.smoke or options.only or options.system
+    output = options.output or (RESULTS if options.merge or not is_partial else None)
     if output is not None:
         output.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
         console.print(f"wrote {output}", highlight=False)
@@ -116,6 +119,18 @@ def _measure(options: argparse.Namespace, console: Console) -> Results:
     return Results(date, options.smoke, facts, versions, names, figures, missing)
 
 
+def _merged(new: Results) -> Results:
+    """The results of the last full run with these figures in place of its own."""
+    old = msgspec.json.decode(RESULTS.read_bytes(), type=Results)
+    figures = {figure.name: figure for figure in old.figures}
+    for figure in new.figures:
+        load = new.machine.get("load average at the start", "unknown")
+        figure.notes.append(f"measured by itself, {new.date}, load average {load}")
+        figures[figure.name] = figure
+    ordered = [figures[name] for name in FIGURES if name in figures]
+    return msgspec.structs.replace(old, figures=ordered, versions={**old.versions, **new.versions})
+
+
 def _figures_wanted(options: argparse.Namespace) -> dict[str, Measure]:
     names = [figure for word in options.only or SECTIONS for figure in SECTIONS.get(word, (word,))]
     return {name: FIGURES[name] for name in names}
@@ -140,6 +155,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=figures, metavar="NAME", help=f"of {', '.join(figures)}")
     parser.add_argument("--system", action="append", choices=systems, metavar="NAME", help=f"of {', '.join(systems)}")
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: {RESULTS.name}, for a full run only")
+    parser.add_argument(
+        "--merge", action="store_true", help=f"put the figures of --only into {RESULTS.name}, each with its own date"
+    )
     parser.add_argument(
         "--write-docs", action="store_true", help=f"fill {PAGE.name} from {RESULTS.name}, measure nothing"
     )

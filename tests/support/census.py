@@ -6,6 +6,9 @@ from pathlib import Path
 
 from support.homes import Home
 
+_UPGRADED = "-m llmspell_fleet --resume"
+"""A controller after an upgrade."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -94,7 +97,7 @@ def _sort(census: Census, seen: Seen) -> None:
         census.kernels.setdefault(seen.folder, []).append(seen)
     elif "llmspell_kernel.zygote" in seen.command:
         census.zygotes.append(seen)
-    elif "llmspell_cli" in seen.command and " fleet up" in seen.command:
+    elif ("llmspell_cli" in seen.command and " fleet up" in seen.command) or _UPGRADED in seen.command:
         census.controllers.append(seen)
     else:
         census.others.append(seen)

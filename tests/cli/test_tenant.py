@@ -112,7 +112,7 @@ def test_what_is_named_is_changed_and_the_rest_stays(llmspell: Commands) -> None
     changed = llmspell("tenant", "update", "acme", "--replicas", "3")
 
     assert changed.code == 0
-    assert ["ready", "1", "of", "3"] in [line.split() for line in changed.out.splitlines()]
+    assert ["ready", "3", "of", "3"] in [line.split() for line in changed.out.splitlines()]
     assert changed.err.startswith("note: 1 of 3 kernels are ready so far: `llmspell tenant show acme` shows them")
 
 

@@ -43,7 +43,7 @@ class Part(msgspec.Struct, frozen=True):
 
     version: Version
     resources: frozenset[Resource]
-    """What can be bounded in it; none: processes can be found and killed by it."""
+    """What can be bounded in it."""
     directory: str
 
 
@@ -60,8 +60,7 @@ class FleetCgroups:
         self._record = record
         self._hierarchies = mounted() if hierarchies is None else hierarchies
         self._name = fleet_folder(runtime)
-        self.parts: dict[Resource | None, Part] = {}
-        """By resource; None = where processes are found and killed, when that is a hierarchy of its own."""
+        self.parts: dict[Resource, Part] = {}
         self.missing: dict[Resource, str] = dict.fromkeys(RESOURCES, "no cgroup hierarchy here has it")
         for hierarchy, directory in directories(self._hierarchies, membership("self") if own is None else own):
             self._take(hierarchy, directory)
@@ -72,7 +71,7 @@ class FleetCgroups:
     @property
     def resources(self) -> frozenset[Resource]:
         """What can be bounded."""
-        return frozenset(resource for resource in self.parts if resource is not None)
+        return frozenset(self.parts)
 
     # --- what there is
 
@@ -80,23 +79,21 @@ class FleetCgroups:
         base = os.path.dirname(own) if os.path.basename(own) == OWN_LEAF else own
         offered = [resource for resource in RESOURCES if _offers(hierarchy, base, resource)]
         wanted = [resource for resource in offered if resource not in self.parts]
-        if not wanted and (hierarchy.version == 1 or None in self.parts):
+        if not wanted:
             return
         try:
-            if wanted and hierarchy.version == 2:
+            if hierarchy.version == 2:
                 _enable(base, wanted)
             directory = os.path.join(base, self._name)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(directory)
-            if wanted and hierarchy.version == 2:
+            if hierarchy.version == 2:
                 _enable(directory, wanted)
         except OSError as fault:
             for resource in wanted:
                 self.missing[resource] = _reason(fault, base)
             return
         part = Part(hierarchy.version, frozenset(wanted), directory)
-        if hierarchy.version == 2:
-            self.parts[None] = part
         for resource in wanted:
             self.parts[resource] = part
             self.missing.pop(resource)
@@ -113,7 +110,7 @@ class FleetCgroups:
 
         OSError: what was there at the start is not any more.
         """
-        parts = [part for part in dict.fromkeys([self.parts.get(None), *map(self.parts.get, needs)]) if part]
+        parts = [part for part in dict.fromkeys(map(self.parts.get, needs)) if part]
         bounds: dict[Resource, tuple[Version, str]] = {}
         paths = []
         for part in parts:
@@ -164,7 +161,7 @@ class FleetCgroups:
     def _make_tenant(self, part: Part, folder: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        if part.version == 2 and part.resources:
+        if part.version == 2:
             _enable(folder, sorted(part.resources))
 
     # --- what others have left, and the end

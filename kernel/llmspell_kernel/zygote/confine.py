@@ -66,8 +66,15 @@ def _close_all_but(keep: tuple[int, ...]) -> None:
 
 
 def _join(cgroup: str) -> None:
-    """Move this process, which has one thread, into a control group."""
-    descriptor = os.open(os.path.join(cgroup, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+    """Move this process, which has one thread, into a control group.
+
+    By its thread where version 1 lets us: the system then need not wait for a grace period, 5 to 15 ms.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(os.path.join(cgroup, "tasks"), flags)
+    except FileNotFoundError:
+        descriptor = os.open(os.path.join(cgroup, "cgroup.procs"), flags)
     try:
         os.write(descriptor, b"0")
     finally:

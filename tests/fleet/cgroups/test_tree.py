@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmspell_fleet.cgroups import group
+from llmspell_fleet.cgroups.hierarchy import mounted
 from llmspell_fleet.cgroups.kernel import kernel_folder
 from llmspell_fleet.cgroups.tree import OWN_LEAF, FleetCgroups, fleet_folder, remove_recorded
 from support.groups import ALL, above, existing, laid_out, needs_cgroups, version_2
@@ -183,6 +184,25 @@ def test_a_fleet_that_is_gone_leaves_nothing_once_its_files_are_removed(real: Fl
 def test_two_fleets_never_share_a_directory(runtime: str) -> None:
     assert fleet_folder(runtime) != fleet_folder(runtime + "/other")
     assert fleet_folder(runtime) == fleet_folder(runtime + "/.")
+
+
+def test_a_real_cgroup_of_version_2_is_killed_in_one_step() -> None:
+    mounts = [hierarchy.mount for hierarchy in mounted() if hierarchy.version == 2]
+    if not mounts or os.geteuid() != 0:
+        pytest.skip("there is no cgroup of version 2 that we may write to")
+    directory = Path(mounts[0], f"llmspell-test-{os.getpid()}")
+    directory.mkdir()
+    sleepers = [sleeper_in(str(directory)) for _ in range(3)]
+    try:
+        assert sorted(group.processes(str(directory))) == sorted(sleeper.pid for sleeper in sleepers)
+        assert group.kill_cgroup(str(directory))
+        assert [sleeper.wait(READY_S) for sleeper in sleepers] == [-9, -9, -9]
+        assert not group.kill_cgroup(str(directory))
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
+        wait_until(lambda: group.remove(str(directory)), "the directory to be gone")
 
 
 # --- directories that are laid out as those of version 2

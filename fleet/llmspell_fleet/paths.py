@@ -42,6 +42,11 @@ class FleetPaths(msgspec.Struct, frozen=True):
         return os.path.join(self.state, "applied.json")
 
     @property
+    def homes(self) -> str:
+        """Where each session lives (`controller.homes`)."""
+        return os.path.join(self.state, "sessions.map")
+
+    @property
     def admin_token(self) -> str:
         """The one plaintext copy of the admin token."""
         return os.path.join(self.state, "admin.token")

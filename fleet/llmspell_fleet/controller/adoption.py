@@ -23,7 +23,7 @@ from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
-from llmspell_fleet.policy.events import Adopted
+from llmspell_fleet.policy.events import Adopted, StopAsked
 from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.spawner.processes import has_ended
 from llmspell_fleet.spawner.spawner import Process, Spawner
@@ -85,6 +85,8 @@ class Adoption:
             if stored.pid is not None and stored.start_time is not None:
                 event = self._adopted(stored, stored.pid, stored.start_time)
                 self._supervisor.found_dead(entry, event, UNSEEN)
+            elif not stored.is_wanted:
+                self._supervisor.apply(entry, StopAsked())  # it was about to be forgotten
             return False
         self._supervisor.take_over(entry, process, self._adopted(stored, process.pid, process.start_time))
         if not self._connect(entry, process):
@@ -132,7 +134,7 @@ class Adoption:
             self._supervisor.connect(entry, connection, self._unfinished.asked_of(entry.id))
         except (LlmspellError, OSError):
             return False
-        if entry.channel is not None:
+        if entry.channel is not None and entry.tenant in self._tenants:
             self._background.run(self._carry(entry, entry.channel))
         return True
 

@@ -176,6 +176,7 @@ class Controller:
         self.ended.restore(loaded.notes)
         for tenant in self.tenants:
             self.tenants.reconcile(tenant)
+        self.tenants.remember_sessions(self._paths.homes)
         self.leases.restore(loaded.leases)
         self.background.run(self.sampling.run())
         self.background.run(self.autoscaling.run())
@@ -240,6 +241,7 @@ class Controller:
         reap()
         self.supervisor.close()
         self.supervisor.holder.close()
+        self.tenants.homes.close()
         self.events.followers.end()
         try:
             # What waits is written, and blocks: nobody is served any more.

@@ -157,6 +157,8 @@ class Provisioning:
         if changed != spec:
             self._of.tenants.change(found, changed)
             self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
+            # Before a kernel is told to end: a controller that is killed now goes on with it.
+            await self._recorded()
             self._of.tenants.reconcile(found)
         await self._recorded()
         await self._until_ready(found, change.wait_s)

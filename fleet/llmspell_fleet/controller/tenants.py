@@ -9,6 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.homes import Homes, Visit
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.errors import NotFoundError, TooManyError
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
@@ -36,8 +37,9 @@ _OWN_SESSION: Final = re.compile(r"k-([0-9a-f]{12})-([0-9]{1,9})", re.ASCII)
 class Tenant:
     """One tenant at work. Belongs to the event loop."""
 
-    def __init__(self, record: TenantRecord) -> None:
+    def __init__(self, record: TenantRecord, note: Callable[[Visit], None] = lambda _visit: None) -> None:
         self.record = record
+        self._note = note
         self.pool = Pool()
         self.entries: dict[KernelId, Entry] = {}
         """Its kernels, in the order in which they came."""
@@ -127,11 +129,25 @@ class Tenant:
             self.homes[session] = kernel
         if is_told or not is_reset:
             self._seen[session] = (kernel, incarnation)
+        if home != kernel or seen != self._seen[session]:
+            self._note(Visit(self.id, session, kernel, *self._seen[session]))
         return is_reset
+
+    def remember(self, visit: Visit) -> None:
+        """Take up what an earlier controller knew of a session."""
+        if visit.kernel is not None:
+            if len(self._seen) >= MOST_SESSIONS:
+                self._forget_oldest()
+            self._seen[visit.session] = (visit.kernel, visit.incarnation)
+            if visit.home in self.entries:
+                self.homes[visit.session] = visit.home
+                self.pool.add_session(visit.home, 1)
 
     def leave_home(self, session: str) -> None:
         """Let a session be placed anew; that its state is gone is still known."""
         self.pool.add_session(self.homes.pop(session), -1)
+        if session in self._seen:
+            self._note(Visit(self.id, session, None, *self._seen[session]))
 
     def _forget_oldest(self) -> None:
         oldest = next(iter(self._seen))
@@ -156,6 +172,8 @@ class Tenants:
     def __init__(self, supervisor: Supervisor, store: Store, *, capacity: int) -> None:
         self._supervisor = supervisor
         self._store = store
+        self.homes = Homes()
+        """Where sessions live, for the next controller."""
         self._tenants: dict[TenantId, Tenant] = {}
         self.pinned: Collection[str] = ()
         """Names of kernels that the configuration declares."""
@@ -244,10 +262,18 @@ class Tenants:
 
     def add(self, record: TenantRecord) -> Tenant:
         """Take a tenant in; it has no kernels yet."""
-        tenant = self._tenants[record.spec.id] = Tenant(record)
+        tenant = self._tenants[record.spec.id] = Tenant(record, self.homes.note)
         self._bound(record.spec)
         self._store.save_tenant(record)
         return tenant
+
+    def remember_sessions(self, path: str) -> None:
+        """Take up where sessions live, when all kernels are there, and note it from now on."""
+        self.homes.open(path)
+        for visit in self.homes.visits.values():
+            if visit.tenant in self._tenants:
+                self._tenants[visit.tenant].remember(visit)
+        self.homes.visits = {}
 
     def change(self, tenant: Tenant, spec: TenantSpec) -> None:
         """What it should have from now on; of its kernels' limits, those that can hold at once do."""
@@ -335,6 +361,7 @@ class Tenants:
         self._supervisor.holder.cgroups.forget_tenant(tenant.id)
         del self._tenants[tenant.id]
         self._store.delete_tenant(tenant.id)
+        self.homes.forget(tenant.id)
 
     def _changed(self, entry: Entry, was: Kernel) -> None:
         """A kernel's record was replaced."""

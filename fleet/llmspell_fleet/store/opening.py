@@ -175,7 +175,7 @@ def _remove(path: str) -> None:
 
 _DAMAGED_ADVICE: Final = (
     "nothing was changed. Put a copy of it back; or move it away, with {path}-wal if that is there, to start with no "
-    "tenants (kernels that still run are then strangers: end them with `llmspell kernel stop --all`)"
+    "tenants (kernels that still run are ended then, since nobody knows whose they are)"
 )
 
 

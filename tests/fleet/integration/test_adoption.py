@@ -167,6 +167,40 @@ def test_what_is_desired_outlives_down_and_numbers_of_events_go_on(fleet: FleetH
     assert min(event["seq"] for event in later) == before[-1]["seq"] + 1
 
 
+def test_sessions_live_where_they_lived_and_are_told_what_they_lost(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=3, strategy="sticky")
+    names = [f"s{number}" for number in range(9)]
+    homes = {name: tenant.run(f"mark = (mark or '') .. '{name}'", session=name)["kernel_id"] for name in names}
+    kernels = {kernel["id"]: kernel["pid"] for kernel in tenant.kernels()}
+    assert set(homes.values()) == set(kernels)
+    before, with_it, _kept = kernels
+    # One dies before its controller, and its sessions have not come since; one dies together with it.
+    os.kill(kernels[before], signal.SIGKILL)
+    tenant.wait_restarted(before)
+    os.kill(kernels[with_it], signal.SIGKILL)
+    _kill_and_up(fleet)
+    tenant = _again(fleet, tenant)
+    tenant.wait_ready(3)
+
+    for name in names:
+        first, second = (tenant.run("return mark", session=name) for _ in range(2))
+        assert first["kernel_id"] == second["kernel_id"] == homes[name]
+        is_lost = homes[name] in (before, with_it)
+        assert first.get("session_reset", False) is is_lost, (name, first)
+        assert "session_reset" not in second
+        assert ("nil" if is_lost else name) in first["result"]
+
+
+def test_a_session_whose_state_is_gone_is_told_so_after_down_and_up(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    tenant.run("mark = 1", session="mine")
+    fleet.down()
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+    tenant = _again(fleet, tenant)
+    assert tenant.run("return mark", session="mine")["session_reset"] is True
+    assert "session_reset" not in tenant.run("return mark", session="new")
+
+
 # --- the zygote ---------------------------------------------------------------------------------------------------
 
 

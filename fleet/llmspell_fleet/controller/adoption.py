@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from typing import Final
 
 from msgspec.structs import replace
@@ -31,6 +32,9 @@ from llmspell_kernel.connection import read_connection_file
 from llmspell_kernel.errors import LlmspellError
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
+
+SAME_CLOCK_S: Final = 60.0
+"""A machine that sleeps counts that in one clock and not in the other: ages may differ by so much."""
 
 LOOK_S: Final = 0.005
 """How often it is looked whether a kernel that was just forked serves."""
@@ -113,7 +117,7 @@ class Adoption:
             incarnation=stored.incarnation,
             pid=pid,
             start_time=start_time,
-            at=stored.spawned_at if is_as_stored and stored.spawned_at else asyncio.get_running_loop().time(),
+            at=_began_at(stored.spawned_at if is_as_stored else 0.0, start_time),
             date=stored.started_at if is_as_stored and stored.started_at else date_now(),
             is_draining=stored.phase is Phase.DRAINING,
         )
@@ -163,3 +167,10 @@ def _without_process(stored: Kernel) -> Kernel:
         ready_at=0.0,
         crashes=(),
     )
+
+
+def _began_at(recorded: float, start_time: int) -> float:
+    """When a process began, on this controller's clock: as it was recorded, unless that was on another clock."""
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK")
+    began_at = asyncio.get_running_loop().time() - max(0.0, age_s)
+    return recorded if abs(recorded - began_at) < SAME_CLOCK_S else began_at

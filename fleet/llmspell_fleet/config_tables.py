@@ -207,7 +207,7 @@ class MetricsTable(planned.MetricsTable, frozen=True, kw_only=True):
     public: bool = False
 
 
-class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
+class FleetFile(planned.PlannedTables, frozen=True, kw_only=True):
     """A whole configuration file of a fleet."""
 
     fleet: FleetTable = FleetTable()
@@ -223,16 +223,6 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     jupyter: kernel_config.JupyterTable = kernel_config.JupyterTable()
     runtime: kernel_config.RuntimeTable = kernel_config.RuntimeTable()
     health: planned.HealthTable = planned.HealthTable()
-    dap: planned.DapTable = planned.DapTable()
-    lsp: planned.LspTable = planned.LspTable()
-    repl: planned.ReplTable = planned.ReplTable()
-    debug: planned.DebugTable = planned.DebugTable()
-    workspace: planned.WorkspaceTable = planned.WorkspaceTable()
-    hot_reload: planned.HotReloadTable = planned.HotReloadTable()
-    linting: planned.LintingTable = planned.LintingTable()
-    completion: planned.CompletionTable = planned.CompletionTable()
-    extension_registry: planned.ExtensionRegistryTable = planned.ExtensionRegistryTable()
-    providers: dict[str, planned.ProviderTable] = {}
 
 
 def limits_of(table: LimitsTable) -> Limits:

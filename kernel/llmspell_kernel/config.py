@@ -146,7 +146,7 @@ class RuntimeTable(msgspec.Struct, frozen=True, kw_only=True):
     module_paths: tuple[str, ...] = ()
 
 
-class KernelConfig(msgspec.Struct, frozen=True, kw_only=True):
+class KernelConfig(planned.PlannedTables, frozen=True, kw_only=True):
     """A whole configuration file."""
 
     service: ServiceTable = ServiceTable()
@@ -157,16 +157,6 @@ class KernelConfig(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeTable = RuntimeTable()
     health: planned.HealthTable = planned.HealthTable()
     metrics: planned.MetricsTable = planned.MetricsTable()
-    dap: planned.DapTable = planned.DapTable()
-    lsp: planned.LspTable = planned.LspTable()
-    repl: planned.ReplTable = planned.ReplTable()
-    debug: planned.DebugTable = planned.DebugTable()
-    workspace: planned.WorkspaceTable = planned.WorkspaceTable()
-    hot_reload: planned.HotReloadTable = planned.HotReloadTable()
-    linting: planned.LintingTable = planned.LintingTable()
-    completion: planned.CompletionTable = planned.CompletionTable()
-    extension_registry: planned.ExtensionRegistryTable = planned.ExtensionRegistryTable()
-    providers: dict[str, planned.ProviderTable] = {}
 
 
 def load_config(path: str) -> KernelConfig:

@@ -186,3 +186,18 @@ class ProviderTable(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     api_key_env: str | None = None
     base_url: str | None = None
+
+
+class PlannedTables(msgspec.Struct, frozen=True, kw_only=True):
+    """The tables of parts that are not built yet and mean the same in a kernel's file and in a fleet's."""
+
+    dap: DapTable = DapTable()
+    lsp: LspTable = LspTable()
+    repl: ReplTable = ReplTable()
+    debug: DebugTable = DebugTable()
+    workspace: WorkspaceTable = WorkspaceTable()
+    hot_reload: HotReloadTable = HotReloadTable()
+    linting: LintingTable = LintingTable()
+    completion: CompletionTable = CompletionTable()
+    extension_registry: ExtensionRegistryTable = ExtensionRegistryTable()
+    providers: dict[str, ProviderTable] = {}

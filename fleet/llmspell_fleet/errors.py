@@ -58,8 +58,8 @@ class GoneError(FleetError):
         self.death = death
 
 
-class CodeTooLargeError(FleetError):
-    """The code does not fit into the largest message that its kernel takes."""
+class TooLargeError(FleetError):
+    """What was sent is larger than is taken: a body, or code for its kernel's largest message."""
 
     status = 413
     title = "Content too large"

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from llmspell_fleet.api.answers import JSON
 from llmspell_fleet.api.problems import (
+    BodyTooLargeError,
     ExpectationError,
     RequestTimeoutError,
-    TooLargeError,
     UnsupportedMediaTypeError,
 )
 from llmspell_fleet.errors import BadRequestError
@@ -20,7 +20,7 @@ MAX_QUERY_MEMBERS: Final = 16
 
 
 async def read_body(request: web.BaseRequest, *, limit_bytes: int, timeout_s: float) -> bytes:
-    """The body, all of it. TooLargeError, RequestTimeoutError, UnsupportedMediaTypeError, ExpectationError."""
+    """The body, all of it. BodyTooLargeError, RequestTimeoutError, UnsupportedMediaTypeError, ExpectationError."""
     content = request.content
     if content.is_eof():
         body = bytes(content.read_nowait())
@@ -113,5 +113,7 @@ async def _answer_expectation(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def _too_large(limit_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the body is longer than {limit_bytes} bytes, which is the most that is taken", is_last=True)
+def _too_large(limit_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"the body is longer than {limit_bytes} bytes, which is the most that is taken", is_last=True
+    )

@@ -5,7 +5,7 @@ import math
 import msgspec
 
 from llmspell_fleet.api.answers import PROBLEM, Answer
-from llmspell_fleet.errors import FleetError
+from llmspell_fleet.errors import FleetError, TooLargeError
 from llmspell_fleet.problems import problem_of
 
 
@@ -32,11 +32,8 @@ class RequestTimeoutError(HttpError):
     title = "Request timeout"
 
 
-class TooLargeError(HttpError):
+class BodyTooLargeError(HttpError, TooLargeError):
     """The body is longer than is taken."""
-
-    status = 413
-    title = "Content too large"
 
 
 class UnsupportedMediaTypeError(HttpError):

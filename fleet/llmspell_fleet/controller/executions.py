@@ -9,7 +9,7 @@ import msgspec
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants, own_session
-from llmspell_fleet.errors import CodeTooLargeError, KernelDiedError, TooManyError, UnavailableError
+from llmspell_fleet.errors import KernelDiedError, TooLargeError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import ExecuteRequest
@@ -86,11 +86,11 @@ class Executions:
         tenant.executions -= 1
 
     def check_size(self, tenant: Tenant, code: str) -> None:
-        """CodeTooLargeError: a kernel would cut the connection that brings it such a message."""
+        """TooLargeError: a kernel would cut the connection that brings it such a message."""
         room = tenant.spec.limits.max_message_bytes - ENVELOPE_BYTES
         # Quoting makes at most six bytes of a character; only what may not fit is measured.
         if len(code) * 6 > room and (found := len(msgspec.json.encode(code))) > room:
-            raise CodeTooLargeError(
+            raise TooLargeError(
                 f"the code takes {found} bytes, and the tenant's max_message_bytes leaves room for {max(0, room)}: "
                 "send less, or raise the limit"
             )

@@ -26,17 +26,13 @@ def size(text: str) -> int:
         raise click.BadParameter(str(error)) from None
 
 
-def config_option(command: _F) -> _F:
-    """``--config``."""
-    option = click.option(
-        "-c",
-        "--config",
-        "config_file",
-        envvar="LLMSPELL_CONFIG",
-        metavar="FILE",
-        help="A configuration file. Default: kernel.toml in the configuration directory, if there is one.",
-    )
-    return option(command)
+def config_option(text: str) -> Callable[[_F], _F]:
+    """``--config FILE``: the command gets `config_file`."""
+    return click.option("-c", "--config", "config_file", envvar="LLMSPELL_CONFIG", metavar="FILE", help=text)
+
+
+KERNEL_CONFIG = "A configuration file. Default: kernel.toml in the configuration directory, if there is one."
+FLEET_CONFIG = "A configuration file. Default: fleet.toml in the configuration directory, if there is one."
 
 
 def output_option(command: _F) -> _F:

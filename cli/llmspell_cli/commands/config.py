@@ -10,6 +10,7 @@ import msgspec
 from llmspell_cli import configuration
 from llmspell_cli.exits import Exit
 from llmspell_cli.groups import Command, LazyGroup
+from llmspell_cli.options import config_option
 from llmspell_cli.output import note, print_json
 from llmspell_kernel.errors import MisuseError, RefusedError
 
@@ -107,14 +108,7 @@ def validate(file: str | None, file_option: str | None, kind: configuration.Kind
 
 @click.command(cls=Command, examples=_SHOW_EXAMPLES)
 @click.argument("section", required=False)
-@click.option(
-    "-c",
-    "--config",
-    "config_file",
-    envvar="LLMSPELL_CONFIG",
-    metavar="FILE",
-    help="The file to show, with the defaults for what it leaves out.",
-)
+@config_option("The file to show, with the defaults for what it leaves out.")
 @click.option("--fleet", is_flag=True, help="A fleet's configuration: known by its tables when a file is named.")
 @click.option("--format", "form", type=click.Choice(["toml", "json"]), default="toml", help="How to write it.")
 def show(section: str | None, config_file: str | None, fleet: bool, form: str) -> int:

@@ -10,6 +10,7 @@ from llmspell_cli import configuration
 from llmspell_cli.exits import Exit
 from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command
+from llmspell_cli.options import FLEET_CONFIG, config_option
 from llmspell_fleet import presence
 from llmspell_fleet.config import FILE_NAME, FleetConfig, load_fleet_config, rerooted
 from llmspell_fleet.options import FleetOptions
@@ -25,14 +26,7 @@ llmspell fleet up --daemon --runtime-dir ./run --state-dir ./state --log-dir ./l
 
 
 @click.command(cls=Command, examples=_UP_EXAMPLES)
-@click.option(
-    "-c",
-    "--config",
-    "config_file",
-    envvar="LLMSPELL_CONFIG",
-    metavar="FILE",
-    help="A configuration file. Default: fleet.toml in the configuration directory, if there is one.",
-)
+@config_option(FLEET_CONFIG)
 @click.option("--daemon", is_flag=True, help="Run in the background; return once the fleet serves.")
 @click.option("--foreground", is_flag=True, help="Stay here, whatever the configuration says.")
 @click.option("-p", "--port", type=click.IntRange(0, 65535), help="The TCP port; 0 = whichever is free.")

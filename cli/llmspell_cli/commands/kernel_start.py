@@ -11,7 +11,7 @@ import msgspec
 from llmspell_cli import configuration, targets
 from llmspell_cli.exits import Exit
 from llmspell_cli.groups import Command
-from llmspell_cli.options import config_option, duration, size
+from llmspell_cli.options import KERNEL_CONFIG, config_option, duration, size
 from llmspell_cli.output import note
 from llmspell_kernel import config as configs
 from llmspell_kernel import runtime_dir
@@ -34,7 +34,7 @@ def _options(command: _F) -> _F:
     """All options of `start`; they are many, and the function below is about what they do."""
     for option in reversed(
         (
-            config_option,
+            config_option(KERNEL_CONFIG),
             click.option("--daemon", is_flag=True, help="Run in the background; return once the kernel answers."),
             click.option("--foreground", is_flag=True, help="Stay here, whatever the configuration says."),
             click.option(

@@ -7,7 +7,7 @@ import click
 from llmspell_cli import configuration
 from llmspell_cli.exits import Exit
 from llmspell_cli.groups import Command
-from llmspell_cli.options import config_option, connect_option
+from llmspell_cli.options import KERNEL_CONFIG, config_option, connect_option
 from llmspell_kernel.errors import MisuseError
 
 _RUN_EXAMPLES = """
@@ -21,7 +21,7 @@ llmspell run --connect 3f2a script.lua       # in a running kernel
 @click.command(cls=Command, examples=_RUN_EXAMPLES)
 @click.argument("script", type=click.Path(dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@config_option
+@config_option(KERNEL_CONFIG)
 @connect_option
 def run(script: str, args: tuple[str, ...], config_file: str | None, target: str | None) -> int:
     """Run the Lua script SCRIPT.
@@ -49,7 +49,7 @@ llmspell exec --connect 3f2a 'counter = (counter or 0) + 1 return counter'
 
 @click.command("exec", cls=Command, examples=_EXEC_CODE_EXAMPLES)
 @click.argument("code")
-@config_option
+@config_option(KERNEL_CONFIG)
 @connect_option
 def exec_code(code: str, config_file: str | None, target: str | None) -> int:
     """Run the Lua code CODE and print what it comes to."""

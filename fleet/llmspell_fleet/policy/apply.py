@@ -19,14 +19,11 @@ from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
 Name = TypeVar("Name", bound=str)
 Spec = TypeVar("Spec", TenantSpec, KernelSpec)
 
-_OF_A_NEW_PROCESS: Final = frozenset(
-    (
-        *("isolation_level", "spawner", "port", "pid_file"),
-        # These can be lowered at any time; raising them takes a new process, or rights that not every fleet has.
-        *("limits.max_message_bytes", "limits.files", "limits.storage_bytes"),
-    )
-)
+_OF_A_NEW_PROCESS: Final = frozenset({"isolation_level", "spawner", "port", "pid_file"})
 """What a kernel's process is told at its start alone."""
+
+_NOT_RAISED: Final = frozenset({"limits.max_message_bytes", "limits.files", "limits.storage_bytes"})
+"""What a process that runs can be held to less of, but not granted more: that takes rights not every fleet has."""
 
 _KEPT: Final = "the configuration does not declare it any more; --prune removes it"
 _DELETED: Final = "it was deleted; it comes back when the configuration says something new about it"
@@ -199,7 +196,7 @@ def _merged(target: str, before: Spec | None, after: Spec, now: Spec) -> tuple[S
             drift.append(Drift(target=target, key=key, configured=_shown(say), found=_shown(found)))
         else:
             will_be[key] = say
-            how: How = "rolling" if key in _OF_A_NEW_PROCESS else "live"
+            how: How = "rolling" if _takes_a_new_process(key, found, say) else "live"
             changes.append(Change(target=target, key=key, before=_shown(found), after=_shown(say), how=how))
     if will_be.get("autoscale") is not None:
         # How many kernels there are is the fleet's own choice then, within its bounds.
@@ -207,6 +204,12 @@ def _merged(target: str, before: Spec | None, after: Spec, now: Spec) -> tuple[S
         changes = [change for change in changes if change.key != "replicas"]
         drift = [one for one in drift if one.key != "replicas"]
     return _unflat(will_be, now), changes, drift
+
+
+def _takes_a_new_process(key: str, before: Any, after: Any) -> bool:
+    if key in _NOT_RAISED:
+        return bool(before) and (not after or after > before)  # 0 = no bound
+    return key in _OF_A_NEW_PROCESS
 
 
 def _flat(spec: TenantSpec | KernelSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, takes_work
 
 
 class Roll(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,17 +69,15 @@ def step(roll: Roll, kernels: Sequence[Kernel], running: Mapping[KernelId, int],
     if failing := next((kernel for kernel in staying if _is_failing(kernel, roll)), None):
         return Step(roll=roll, end="failed", reason=_failed(failing))
     old = [kernel for kernel in staying if kernel.id in left and kernel.incarnation == left[kernel.id]]
-    is_on_its_way = sum(kernel.id in left and kernel.phase not in TAKES_WORK for kernel in staying)
+    is_on_its_way = sum(kernel.id in left and not takes_work(kernel) for kernel in staying)
     down = [kernel for kernel in old if kernel.phase in (Phase.FAILED, Phase.BACKOFF)]
-    ready = [kernel for kernel in staying if kernel.phase in TAKES_WORK]
+    ready = [kernel for kernel in staying if takes_work(kernel)]
     asleep = sum(_is_asleep(kernel) for kernel in staying)
     may_leave = len(ready) - (replicas - asleep - roll.max_unavailable)
     at_once = roll.max_unavailable + roll.max_surge - (is_on_its_way - len(down))
     # Those that are down already take nothing from anybody, but count among those that begin at one time.
     chosen = down[: max(0, at_once)]
-    candidates = sorted(
-        (kernel for kernel in old if kernel.phase in TAKES_WORK), key=lambda kernel: running.get(kernel.id, 0)
-    )
+    candidates = sorted((kernel for kernel in old if takes_work(kernel)), key=lambda kernel: running.get(kernel.id, 0))
     chosen += candidates[: max(0, min(may_leave, at_once - len(chosen)))]
     if not chosen and len(staying) >= replicas + roll.max_surge and not any(_moves(kernel) for kernel in staying):
         return Step(roll=roll, end="failed", reason=_stuck(staying, roll, replicas))
@@ -90,7 +88,7 @@ def _is_left(kernel: Kernel, roll: Roll) -> bool:
     """Whether a kernel is still to be seen ready in a new incarnation."""
     if kernel.id not in roll.targets or _is_asleep(kernel):
         return False  # what sleeps has no old process, and gets a new one when it is woken
-    return not (kernel.incarnation > roll.targets[kernel.id] and kernel.phase in TAKES_WORK)
+    return not (kernel.incarnation > roll.targets[kernel.id] and takes_work(kernel))
 
 
 def _is_asleep(kernel: Kernel) -> bool:
@@ -105,9 +103,7 @@ def _is_failing(kernel: Kernel, roll: Roll) -> bool:
 
 def _moves(kernel: Kernel) -> bool:
     """Whether something will become of it by itself."""
-    return kernel.phase in (Phase.PENDING, Phase.BACKOFF) or (
-        kernel.phase in HAS_PROCESS and kernel.phase not in TAKES_WORK
-    )
+    return kernel.phase in (Phase.PENDING, Phase.BACKOFF) or (kernel.phase in HAS_PROCESS and not takes_work(kernel))
 
 
 def _failed(kernel: Kernel) -> str:
@@ -118,7 +114,7 @@ def _failed(kernel: Kernel) -> str:
 
 def _stuck(staying: Sequence[Kernel], roll: Roll, replicas: int) -> str:
     failed = ", ".join(kernel.id for kernel in staying if kernel.phase is Phase.FAILED) or "none"
-    ready = sum(kernel.phase in TAKES_WORK for kernel in staying)
+    ready = sum(map(takes_work, staying))
     return (
         f"{ready} of {replicas} kernels are ready and at most {roll.max_unavailable} may be unavailable, so no other "
         f"can be restarted; FAILED: {failed}"

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_busy_kernel_leaves_only_when_no_idle_one_would_do_and_ends_what_it_ru
     ids=["one after the other", "half of them", "one stands in"],
 )
 def test_nobody_s_request_fails_while_every_kernel_is_restarted(
-    make_tenant: Callable[..., Tenant], asked: dict[str, object]
+    make_tenant: Callable[..., Tenant], asked: dict[str, Any]
 ) -> None:
     tenant = make_tenant(replicas=4)
     before = {kernel["id"]: kernel["pid"] for kernel in tenant.wait_ready(4)}
@@ -84,8 +85,10 @@ def test_nobody_s_request_fails_while_every_kernel_is_restarted(
     assert load.wrong == [], "nothing failed, and no session lost its state untold"
     assert set(load.statuses) == {200}
     assert load.resets >= 4, "every session was told once or more"
+    wait_for(lambda: len(tenant.kernels()) == 4, "who stood in has left")
     after = {kernel["id"]: kernel["pid"] for kernel in tenant.wait_ready(4)}
-    assert set(after) == set(before)
+    # Whoever is idle leaves in the end: that need not be the one that stood in.
+    assert len(set(before) - set(after)) <= asked.get("max_surge", 0)
     assert not set(after.values()) & set(before.values())
 
 

@@ -88,6 +88,15 @@ NOTHING = wanted()
             [],
         ),
         (
+            "a bound that is narrowed, and one that is widened",
+            {},
+            {"limits": Limits(files=100, storage_bytes=9)},
+            {"limits": Limits(files=50, storage_bytes=0)},
+            {"limits": Limits(files=100, storage_bytes=9)},
+            ["limits.files 50 100 rolling", "limits.storage_bytes 0 9 live"],
+            [],
+        ),
+        (
             "the fleet chooses the replicas",
             {},
             {"autoscale": Autoscale(max=4, min=2), "replicas": 7},
@@ -282,7 +291,7 @@ def test_what_the_plan_shows_is_exactly_what_becomes_different(before: State, sa
                     old.pop("replicas"), new.pop("replicas")  # the fleet's own choice
                 for key in old.keys() | new.keys():
                     if old.get(key) != new.get(key):
-                        how = "rolling" if key in module._OF_A_NEW_PROCESS else "live"
+                        how = "rolling" if module._takes_a_new_process(key, old.get(key), new.get(key)) else "live"
                         different.add((f"{kind} {name}", key, how))
     assert {(one.target, one.key, one.how) for one in todo.changes} == different
     assert len(todo.changes) == len(different)

@@ -66,6 +66,7 @@ def roll(targets: str, *, unavailable: int = 1, surge: int = 0) -> Roll:
         ("nobody may leave before one stands in", "a1 b1", {"unavailable": 0, "surge": 1}, {}, "", 1),
         ("it stands in", "a1 b1 x1", {"unavailable": 0, "surge": 1}, {}, "a", 1),
         ("they stand in until the end", "a2 b1 x1 y1", {"unavailable": 0, "surge": 2}, {}, "b", 2),
+        ("one that says nothing is not ready", "a1 b1Q c1", {}, {}, "", 0),
         ("both", "a1 b1 c1 x1", {"unavailable": 1, "surge": 1}, {}, "ab", 1),
         ("more may be unavailable than there are", "a1 b1", {"unavailable": 9}, {}, "ab", 0),
     ],
@@ -73,8 +74,17 @@ def roll(targets: str, *, unavailable: int = 1, surge: int = 0) -> Roll:
 def test_who_is_next(
     case: str, kernels: str, asked: dict[str, int], running: dict[KernelId, int], restart: str, surge: int
 ) -> None:
-    phases = {"": P.READY, "S": P.STARTING, "D": P.DRAINING, "B": P.BACKOFF, "F": P.FAILED, "Z": P.STOPPED}
+    phases = {
+        "": P.READY,
+        "Q": P.READY,
+        "S": P.STARTING,
+        "D": P.DRAINING,
+        "B": P.BACKOFF,
+        "F": P.FAILED,
+        "Z": P.STOPPED,
+    }
     found = [kernel(word[0], phases[word[2:]], int(word[1])) for word in kernels.split()]
+    found = [replace(one, is_silent="Q" in word) for one, word in zip(found, kernels.split(), strict=True)]
     targets = "".join(one.id for one in found if one.id in "abc")
     replicas = len(targets) + ("x1B" in kernels)
 

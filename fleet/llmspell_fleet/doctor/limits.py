@@ -205,6 +205,17 @@ async def try_limit(site: Site, shown: str, trial: Trial) -> Finding:
     """One finding."""
     try:
         limit, entry, (result, detail) = await trial(site)
+    except TooManyError as refusal:
+        # Where nobody counts what a tenant uses, what its kernels may use is counted before they are made.
+        is_held = refusal.limit == shown
+        return Finding(
+            kind="limit",
+            name=shown,
+            enforced_by="controller",
+            is_promised=True,
+            result="held" if is_held else "skipped",
+            detail=f"refused: {refusal}",
+        )
     except (FleetError, TimeoutError) as fault:
         text = str(fault) or "no end within its time"
         return Finding(kind="limit", name=shown, enforced_by=None, is_promised=True, result="skipped", detail=text)

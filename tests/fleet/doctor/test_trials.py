@@ -57,6 +57,14 @@ async def test_at_level_none_a_process_is_open_and_not_promised() -> None:
     assert "use process or strict" in finding.advice
 
 
+async def test_a_total_that_nobody_counts_is_held_before_a_kernel_is_made() -> None:
+    async with throwaway_fleet("none") as site:
+        finding = await try_limit(site, "total_memory_bytes", limits.total_memory)
+
+    assert (finding.result, finding.enforced_by) == ("held", "controller")
+    assert "total_memory_bytes" in finding.detail
+
+
 async def test_a_way_out_is_tried_on_what_is_really_there_and_nothing_is_left_of_it() -> None:
     async with throwaway_fleet("process") as site:
         folder = Path(site.paths.runtime).parent

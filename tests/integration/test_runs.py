@@ -422,6 +422,7 @@ def test_who_takes_over_is_told_what_runs_and_gets_what_was_answered_to_nobody(s
         running = first.send(LOOP, ticket=2, execution="e2")
         supervised.wait_begun(2)
         first.send("return 'in line'", ticket=3, execution="e3", timeout_s=60)
+        assert first.reply(first.ask("statistics_request", {}))["waiting"] == 2
 
         adopted = second.reply(second.ask("adopt_request", {"executions": ["e1", "e2", "unheard of"]}))
 

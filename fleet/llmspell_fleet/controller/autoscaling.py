@@ -20,6 +20,9 @@ _LOG: Final = logging.getLogger("llmspell.fleet")
 LOOK_S: Final = 0.1
 """How often it is looked: a queue is answered within a fraction of a second, and nothing on its path knows of us."""
 
+REST_S: Final = 0.5
+"""How often it is looked whether there is a tenant to be scaled, while there is none."""
+
 
 class Autoscaling:
     """Belongs to the event loop."""
@@ -36,7 +39,7 @@ class Autoscaling:
     async def run(self) -> None:
         """Look ten times a second at the tenants that are to be scaled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if self._trends else REST_S)
             self.look()
 
     def look(self) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llmspell_fleet.model.ids import KernelId
 
 LOOK_S: Final = 0.2
+REST_S: Final = 0.5
+"""The same while there is no kernel that could be culled."""
+
 PATIENCE_S: Final = 1.0
 """How long a kernel may take to say who uses it; one that does not is not culled: whether it hangs is another's to see.
 """
@@ -71,7 +74,7 @@ class Culling:
     async def run(self) -> None:
         """Look at those whose time may have come, several times a second."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if self._outlooks else REST_S)
             self.look()
 
     def look(self) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llmspell_fleet.model.ids import KernelId
 
 LOOK_S: Final = 0.2
+"""How often it is looked whose time may have come."""
+
 REST_S: Final = 0.5
 """The same while there is no kernel that could be culled."""
 

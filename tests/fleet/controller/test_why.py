@@ -55,7 +55,7 @@ async def test_a_crash_is_explained_with_what_ran_and_its_certificates(controlle
 
 async def test_leases_and_a_pool_that_will_shrink_are_told(controller: Start) -> None:
     async with controller(lease_ttl_s=50.0) as site:
-        tenant = await site.tenant(replicas=2, autoscale={"min": 1, "max": 2, "down_after_s": 90.0})
+        tenant = await site.tenant(replicas=2, autoscale={"min": 1, "max": 2, "busy_share": 1.0, "down_after_s": 90.0})
         lent = await site.controller.service.lease(tenant.id, "mine")
         await eventually(lambda: site.controller.autoscaling.shrinks_at(tenant) is not None, "its load is known")
         idle = next(entry for entry in tenant.entries.values() if entry.id != lent.kernel_id)

@@ -131,14 +131,14 @@ def fleet_change(run: Run) -> Figure:
             fleet.ask("PATCH", "/v1/tenants/default", {"replicas": more, "wait_s": 60})
             taken = time.perf_counter() - at
             second = _pids(fleet.kernels("default"))
-            home.configure('[[fleet.kernels]]\nname = "another"\n')
+            home.configure('[[fleet.tenants]]\nid = "other"\nreplicas = 1\n')
             os.kill(fleet.pid, signal.SIGHUP)
             deadline = time.monotonic() + 30
-            while not any(kernel["name"] == "another" for kernel in fleet.kernels("default")):
+            while not any(tenant["id"] == "other" for tenant in fleet.ask("GET", "/v1/tenants")["items"]):
                 if time.monotonic() > deadline:
-                    break
+                    raise BenchError("expected the configuration's new tenant after SIGHUP, there is none")
                 time.sleep(0.01)
-            _wait_ready(fleet, "default")
+            _wait_ready(fleet, "other")
             third = _pids(fleet.kernels("default"))
         if len(second) != more:
             raise BenchError(f"expected {more} kernels, there are {len(second)}")

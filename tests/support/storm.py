@@ -437,9 +437,9 @@ FAULTS = (
     Fault("controller and zygote killed", kill_controller_and_zygote),
     Fault("controller, zygote, half killed", kill_everything_but_some),
     Fault("kernel stopped by SIGSTOP", stop_kernel, NOTICED_S),
-    Fault("sockets removed", remove_sockets, NOTICED_S),
+    Fault("sockets removed", remove_sockets),
     Fault("pid files corrupted", corrupt_pid_files),
-    Fault("connection files corrupted", corrupt_connection_files, NOTICED_S),
+    Fault("connection files corrupted", corrupt_connection_files),
     Fault("store locked", lock_store),
     Fault("store locked, controller killed", lock_store_and_kill_controller),
 )

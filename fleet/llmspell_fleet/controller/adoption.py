@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.files import kill_tree
 from llmspell_fleet.controller.strays import Remnants, end_all, remnants, remove_stray_files
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
@@ -25,10 +26,11 @@ from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.events import Adopted, StopAsked
+from llmspell_fleet.policy.lifecycle import IS_LIVE
 from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.spawner.processes import has_ended
 from llmspell_fleet.spawner.spawner import Process, Spawner
-from llmspell_kernel.connection import read_connection_file
+from llmspell_kernel.connection import ConnectionInfo, read_connection_file
 from llmspell_kernel.errors import LlmspellError
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
@@ -40,6 +42,7 @@ LOOK_S: Final = 0.005
 """How often it is looked whether a kernel that was just forked serves."""
 
 UNSEEN: Final = "it ended while there was no controller"
+UNREACHABLE: Final = "its connection file or its sockets are gone: nobody could connect to it any more"
 
 
 class Adoption:
@@ -93,7 +96,13 @@ class Adoption:
                 self._supervisor.apply(entry, StopAsked())  # it was about to be forgotten
             return False
         self._supervisor.take_over(entry, process, self._adopted(stored, process.pid, process.start_time))
-        if not self._connect(entry, process):
+        if self._connect(entry, process):
+            return True
+        if stored.phase in IS_LIVE and stored.pid == process.pid:
+            # It served. What nobody can connect to is of no use to anybody, and does not mend by itself.
+            self._supervisor.refused(entry.id, process.pid, UNREACHABLE)
+            kill_tree(process)
+        else:
             self._background.run(self._connect_later(entry, process))
         return True
 
@@ -133,7 +142,7 @@ class Adoption:
         """Whether it serves, and is asked now; its predecessor's file is not its own."""
         try:
             connection = read_connection_file(os.path.join(self._paths.runtime, f"kernel-{entry.id}.json"))
-            if connection.start_time != process.start_time:
+            if connection.start_time != process.start_time or not _has_socket(connection):
                 return False
             self._supervisor.connect(entry, connection, self._unfinished.asked_of(entry.id))
         except (LlmspellError, OSError):
@@ -153,6 +162,11 @@ class Adoption:
             for answer in (await channel.inherited()).line:
                 pool.add_load(entry.id, 1)
                 answer.add_done_callback(answered)
+
+
+def _has_socket(connection: ConnectionInfo) -> bool:
+    """Whether what is connected to is there, where that can be seen."""
+    return connection.transport != "ipc" or os.path.exists(connection.endpoint("shell").removeprefix("ipc://"))
 
 
 def _without_process(stored: Kernel) -> Kernel:

@@ -132,6 +132,27 @@ def test_kernels_that_died_while_there_was_no_controller_are_replaced(fleet: Fle
     assert [after[kernel["id"]] == kernel["pid"] for kernel in kernels] == [False, True, True]
 
 
+@pytest.mark.parametrize("case", ["the connection file is damaged", "the sockets are gone"])
+def test_a_kernel_that_nobody_can_connect_to_any_more_is_replaced_at_once(fleet: FleetHome, case: str) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2)
+    lost, other = tenant.kernels()
+    _kill_controller(fleet)
+    if case == "the connection file is damaged":
+        (fleet.home.runtime / f"kernel-{lost['id']}.json").write_text("{")
+    else:
+        for socket in (fleet.home.runtime / "k" / lost["id"].replace("-", "")[:12]).glob("s-*"):
+            socket.unlink()
+
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+
+    tenant = _again(fleet, tenant)
+    back = tenant.wait_restarted(lost["id"])
+    assert back["last_death"]["pid"] == lost["pid"]
+    assert "nobody could connect" in back["last_death"]["detail"]
+    assert is_gone(lost["pid"])
+    assert tenant.kernel(other["id"])["pid"] == other["pid"]
+
+
 def test_a_lease_outlives_the_controller(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     lent = fleet.ask("GET", f"{tenant.path}/connection?session=mine").json

@@ -27,7 +27,7 @@ from llmspell_kernel.daemon.logs import LogSink, configure
 from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.options import LogOptions
 from llmspell_kernel.safe_files import write_private
-from llmspell_kernel.zygote.confine import kernel_environment
+from llmspell_kernel.zygote.confine import keep_others_out, kernel_environment
 from llmspell_kernel.zygote.tree import become_reaper
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def serve(options: FleetOptions, handover: "Handover | None" = None) -> int:
     RefusedError: one runs already, a port is taken, a directory cannot be used. MisuseError: the configuration.
     """
     os.umask(0o077)
+    keep_others_out()
     paths = make_paths()
     source = ConfigSource(options, paths)
     config = source.load()
@@ -103,7 +104,9 @@ def _make_spawner(config: FleetConfig, paths: FleetPaths) -> Spawner:
     # By name: what the directories follow from (HOME, XDG_…) is not told to kernels.
     directories = {"LLMSPELL_RUNTIME_DIR": paths.runtime, "LLMSPELL_STATE_DIR": paths.state}
     environ = {**kernel_environment(dict(os.environ)), **directories}
-    return ZygoteSpawner(environ) if config.spawner == "zygote" else SubprocessSpawner(environ)
+    if config.spawner == "subprocess":
+        return SubprocessSpawner(environ)
+    return ZygoteSpawner(environ, config.zygote_forks)
 
 
 class Fleet:

@@ -12,6 +12,7 @@ import msgspec
 from llmspell_fleet import config_checks, config_tables
 from llmspell_fleet.config_notices import degraded_by, notices_for
 from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
+from llmspell_fleet.model.isolation import DEFAULT_UIDS, uids_of
 from llmspell_fleet.model.kernel import Condition
 from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.requests import LimitsChange
@@ -20,7 +21,6 @@ from llmspell_fleet.policy.liveness import ProbePolicy
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel import settings
-from llmspell_kernel.connection import is_loopback
 from llmspell_kernel.errors import MisuseError, RefusedError
 from llmspell_kernel.settings import ConfigurationError
 
@@ -95,6 +95,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     tenants: tuple[TenantSpec, ...] = ()
     """Those that are declared, besides `default`."""
     spawner: Literal["zygote", "subprocess"] = "zygote"
+    zygote_forks: int = 1000
+    """After how many starts the zygote is renewed; 0 = never."""
     restart: RestartPolicy = RestartPolicy()
     restart_rule: RestartRule = "always"
     max_age_s: float = 0.0
@@ -112,6 +114,10 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """False = tenant `default` is the only one there may be."""
     isolation_level: IsolationLevel = "process"
     """Of tenants that state none."""
+    uids: tuple[int, int] = DEFAULT_UIDS
+    """First and last of the users that tenants' kernels become at `strict`, where the fleet is root."""
+    allows_weaker: bool = False
+    """Whether kernels get `process` where `strict` cannot be had."""
     resource_quotas: bool = True
     """Whether tenants as a whole are held to their limits, as `max_executions`; kernels always are to theirs."""
     limits: Limits = Limits()
@@ -200,6 +206,7 @@ def fleet_config(file: FleetFile) -> FleetConfig:
             for table in fleet.tenants
         ),
         spawner=fleet.spawner,
+        zygote_forks=fleet.zygote_forks,
         restart=RestartPolicy(
             max_restarts=restart.max_restarts,
             window_s=restart.window,
@@ -225,6 +232,7 @@ def fleet_config(file: FleetFile) -> FleetConfig:
         failover_enabled=file.load_balancing.failover_enabled,
         multi_tenant_enabled=file.multi_tenant.enabled,
         isolation_level=file.multi_tenant.isolation_level,
+        uids=uids_of(file.security.uid_range) or DEFAULT_UIDS,
         resource_quotas=file.multi_tenant.resource_quotas,
         limits=limits,
         idle_timeout_s=file.limits.idle_timeout_s,
@@ -320,54 +328,3 @@ def _refuse_collisions(config: FleetConfig, key: str, option: str) -> None:
                 "give the files different names in the configuration"
             )
         seen[path] = f"kernel {kernel.name}'s"
-
-
-def refusals(config: FleetConfig, *, allow_weaker: bool = False) -> list[str]:
-    """Why a fleet must not start with `config`, each with what to do; empty: it may."""
-    reasons = []
-    if config.tls_enabled:
-        reasons.append("[security] tls_enabled is true, and TLS is not built yet: set it to false")
-    if not is_loopback(config.host):
-        reasons.append(
-            f"[fleet] host is {config.host or 'empty'}, expected an address that only this machine reaches, "
-            "since there is no TLS: use 127.0.0.1 and an ssh tunnel or a proxy"
-        )
-    if (
-        "strict" in {config.isolation_level, *(tenant.isolation_level for tenant in config.tenants)}
-        and not allow_weaker
-    ):
-        reasons.append(
-            '[multi_tenant] isolation_level is "strict", which is not built yet: set it to "process", '
-            "or accept that with --allow-weaker-isolation"
-        )
-    return reasons
-
-
-def refuse_weaker(config: FleetConfig, *, allow_weaker: bool) -> FleetConfig:
-    """`config` as a fleet may start with it; RefusedError lists why it must not.
-
-    With `allow_weaker`, an isolation level that is not built yet becomes the strongest one that is, here and where
-    tenants ask for it, and the fleet's health says so.
-    """
-    if reasons := refusals(config, allow_weaker=allow_weaker):
-        raise RefusedError("this fleet is refused:\n" + "\n".join(f"  {reason}" for reason in reasons))
-    tenants = tuple(
-        msgspec.structs.replace(tenant, isolation_level="process") if tenant.isolation_level == "strict" else tenant
-        for tenant in config.tenants
-    )
-    config = msgspec.structs.replace(config, tenants=tenants)
-    if config.isolation_level != "strict":
-        if not allow_weaker:
-            return config
-        permitted = 'tenants that ask for isolation level "strict" get "process" (--allow-weaker-isolation)'
-        return msgspec.structs.replace(config, degraded={**config.degraded, "isolation": permitted})
-    said = (
-        'isolation level "strict" was asked for and is not built yet: '
-        'kernels run with "process" (--allow-weaker-isolation)'
-    )
-    return msgspec.structs.replace(
-        config,
-        isolation_level="process",
-        notices=(*config.notices, said),
-        degraded={**config.degraded, "isolation": said},
-    )

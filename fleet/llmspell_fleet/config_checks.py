@@ -17,6 +17,7 @@ from llmspell_fleet.config_tables import (
     limits_of,
 )
 from llmspell_fleet.model.ids import NAME, is_name
+from llmspell_fleet.model.isolation import DEFAULT_UIDS, uids_of
 from llmspell_fleet.model.labels import MOST_LABELS, Labels
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, Limits
 from llmspell_kernel import config as kernel_config
@@ -45,6 +46,11 @@ def problems(file: FleetFile) -> list[str]:
                 "[security] allowed_origins: expected an origin as browsers send it, such as http://localhost:8888 "
                 f"or http://localhost:* for any port, found {origin!r}"
             )
+    if uids_of(file.security.uid_range) is None:
+        found.append(
+            f'[security] uid_range: expected two users as in "{DEFAULT_UIDS[0]}-{DEFAULT_UIDS[1]}", '
+            f"found {file.security.uid_range!r}"
+        )
     for host in file.security.allowed_hosts:
         if not _is_host(host.lower()):
             found.append(

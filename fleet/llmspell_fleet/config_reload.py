@@ -52,6 +52,8 @@ _AT_A_RESTART = {
     "host": "[fleet] host",
     "port": "[fleet] port",
     "spawner": "[fleet] spawner",
+    "zygote_forks": "[fleet] zygote_forks",
+    "uids": "[security] uid_range",
     "tls_enabled": "[security] tls_enabled",
     "daemon": "[service] daemon",
     "pid_file": "[service] pid_file",
@@ -64,7 +66,11 @@ _AT_A_RESTART = {
 
 _DECLARED = {"declared", "tenants"}
 """What there should be is `policy.apply`'s matter."""
-_TOLD = {"notices": "what is not active", "degraded": "what degrades the fleet's health"}
+_TOLD = {
+    "notices": "what is not active",
+    "degraded": "what degrades the fleet's health",
+    "allows_weaker": "--allow-weaker-isolation",
+}
 
 
 class ReloadPlan(msgspec.Struct, frozen=True, kw_only=True):

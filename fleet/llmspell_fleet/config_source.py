@@ -6,9 +6,12 @@ import os
 
 import msgspec
 
-from llmspell_fleet.config import FleetConfig, apply_command_line, load_fleet_config, refuse_weaker, rerooted
+from llmspell_fleet.config import FleetConfig, apply_command_line, load_fleet_config, rerooted
+from llmspell_fleet.config_refusals import isolated
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import FleetPaths
+from llmspell_fleet.policy.isolation import missing
+from llmspell_fleet.spawner.surveying import survey
 from llmspell_kernel.errors import RefusedError
 from llmspell_kernel.safe_files import read_private, write_private
 
@@ -100,5 +103,6 @@ class ConfigSource:
             runtime_dir=paths.runtime if "runtime" in options.is_rerooted else None,
             log_dir=paths.logs if "log" in options.is_rerooted else None,
         )
-        config = refuse_weaker(config, allow_weaker=options.allow_weaker_isolation)
+        uid = config.uids[1]
+        config = isolated(config, missing=lambda: missing(survey(uid)), allow_weaker=options.allow_weaker_isolation)
         return msgspec.structs.replace(config, notices=(*moved, *config.notices))

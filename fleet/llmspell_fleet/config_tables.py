@@ -10,6 +10,7 @@ import msgspec
 
 from llmspell_fleet.config_supervision import ProbeTable, RestartTable, StopTable
 from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.isolation import DEFAULT_UIDS
 from llmspell_fleet.model.kernel import Condition
 from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.tenant import MIB, Fraction, IsolationLevel, Limits, RestartRule, Strategy, TenantSpec
@@ -120,6 +121,7 @@ class FleetTable(msgspec.Struct, frozen=True, kw_only=True):
     max_kernels: Kernels = 2000
     startup_kernels: Count | None = None
     spawner: Literal["zygote", "subprocess"] = "zygote"
+    zygote_forks: Count = 1000
     start_deadline: Duration = _RESTART.start_deadline_s
     stop_deadline: Duration = _RESTART.stop_deadline_s
     drain_deadline: Duration = _RESTART.drain_deadline_s
@@ -171,6 +173,7 @@ class SecurityTable(kernel_config.SecurityTable, frozen=True, kw_only=True):
 
     auth_method: Literal["none", "token", "oauth2"] = "token"
     allowed_hosts: tuple[str, ...] = ()
+    uid_range: str = f"{DEFAULT_UIDS[0]}-{DEFAULT_UIDS[1]}"
 
 
 class LimitsTable(msgspec.Struct, frozen=True, kw_only=True):

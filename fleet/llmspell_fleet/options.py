@@ -20,7 +20,7 @@ class FleetOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The TCP port on top of the configuration; 0 = whichever is free."""
 
     allow_weaker_isolation: bool = False
-    """Start kernels at the strongest level that is built where the configuration asks for more."""
+    """Give kernels `process` where they should have `strict` and this machine cannot."""
 
     is_rerooted: frozenset[str] = frozenset()
     """Which of "runtime", "state" and "log" were named on the command line: paths in the configuration move there."""

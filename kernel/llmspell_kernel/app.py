@@ -21,13 +21,11 @@ from llmspell_kernel import pidfile, runtime_dir
 from llmspell_kernel.connection import (
     ConnectionInfo,
     client_connection_file,
-    is_loopback,
-    new_key,
     remove_connection_file,
     write_connection_file,
 )
 from llmspell_kernel.diagnostics import LONGEST_TEXT, Diagnostics
-from llmspell_kernel.errors import LlmspellError, RefusedError
+from llmspell_kernel.errors import LlmspellError
 from llmspell_kernel.jupyter.claims import Claim
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.heartbeat import Heartbeat
@@ -42,6 +40,7 @@ from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.runtime.progress import Progress
 from llmspell_kernel.runtime.wakeup import Wakeup
 from llmspell_kernel.runtime.worker import Worker
+from llmspell_kernel.taken import Taken, address, claim_pid_files, describe, require_loopback
 
 SWITCH_INTERVAL_S: Final = 0.0002
 """At Python's 5 ms the I/O thread starves while a script calls back often; this costs no throughput."""
@@ -58,12 +57,18 @@ _prctl = ctypes.CDLL(None).prctl
 """Looked up at import: doing so copies 150 KiB of a zygote's pages into a child."""
 
 
-def serve(options: ServeOptions, predecessor: Predecessor | None = None, prepared: Prepared | None = None) -> int:
+def serve(
+    options: ServeOptions,
+    predecessor: Predecessor | None = None,
+    prepared: Prepared | None = None,
+    taken: Taken | None = None,
+) -> int:
     """Run a kernel until it ends; returns the exit code (`Ending`). Must be called in the main thread.
 
+    With `taken`, it has what it needs already and no right to get it: it neither writes nor removes a file.
     RefusedError: a port or a pid file is taken, an address is not allowed, a directory cannot be used.
     """
-    kernel = Kernel(options, predecessor, prepared)
+    kernel = Kernel(options, predecessor, prepared, taken)
     try:
         return kernel.run()
     finally:
@@ -74,10 +79,15 @@ class Kernel:
     """One kernel process, between its start and its end."""
 
     def __init__(
-        self, options: ServeOptions, predecessor: Predecessor | None = None, prepared: Prepared | None = None
+        self,
+        options: ServeOptions,
+        predecessor: Predecessor | None = None,
+        prepared: Prepared | None = None,
+        taken: Taken | None = None,
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        _harden()
+        if taken is None:
+            _harden()
         self._options = options
         self._files = contextlib.ExitStack()
         self._diagnostics = Diagnostics(options.log)
@@ -85,23 +95,17 @@ class Kernel:
         limits = options.limits
         outbox = self._outbox = prepared.outbox if prepared else Outbox()
         outbox.wake, outbox.output_limit = wakeup.wake, limits.output_bytes
-        progress = Progress(options.progress_file) if options.progress_file else None
+        progress = taken.progress if taken is not None else _progress(options)
         self._worker = Worker(
             lambda: _make_engine(outbox, limits, prepared),
             outbox,
             progress.begin if progress else lambda _ticket: None,
         )
-        if predecessor is not None:
-            given: ConnectionInfo | None = predecessor.connection
-            self._is_clients_file = predecessor.is_clients_file
-        else:
-            given = client_connection_file(options.connection_file) if options.connection_file else None
-            self._is_clients_file = given is not None
-        self._path = options.connection_file or runtime_dir.connection_path(options.kernel_id)
-        self._claim_pid_files()
+        given, self._is_clients_file = _given(options, predecessor, taken)
+        path = self._claim_pid_files() if taken is None else ""
         try:
-            self._sockets = _bind(options, given)
-            self.connection = given or _describe(options, self._sockets)
+            self._sockets = _bind(options, given, () if taken is None else taken.listening)
+            self.connection = given or describe(options, self._sockets.ports)
             self._worker.start()
             _connect(outbox, self._worker.engine)
             self._server = JupyterServer(
@@ -116,17 +120,17 @@ class Kernel:
             )
             self._server.statistics = self.statistics
             supervision = self._server.supervision
-            supervision.claim = Claim(self.connection, self._path, options.log, self._diagnostics)
+            supervision.claim = Claim(self.connection if path else None, path, options.log, self._diagnostics)
             supervision.on_limits, supervision.proof = self._hold, options.supervisor_proof
             self._server.interrupts.on_stuck = self._replace_stuck
             self._server.executions.on_broken = self._replace_broken
             self._heartbeat = Heartbeat(self._sockets.hb, self._server.loop)
-            if not self._is_clients_file:
+            if not self._is_clients_file and taken is None:
                 if self.connection.transport == "ipc":
                     self._files.callback(runtime_dir.remove_socket_dir, options.kernel_id)
                 if predecessor is None:
-                    write_connection_file(self._path, self.connection)
-                self._files.callback(remove_connection_file, self._path, self.connection)
+                    write_connection_file(path, self.connection)
+                self._files.callback(remove_connection_file, path, self.connection)
         except BaseException:
             self._files.close()
             raise
@@ -175,23 +179,12 @@ class Kernel:
         # Ends the heartbeat's proxy, which then closes the socket that is left.
         self._sockets.context.term()
 
-    def _claim_pid_files(self) -> None:
-        own = runtime_dir.pid_path(self._options.kernel_id)
-        paths = [own]
-        if self._options.pid_file:
-            paths.append(self._options.pid_file)
-        try:
-            for path in paths:
-                pidfile.claim(
-                    path,
-                    lock_path=runtime_dir.lock_path(),
-                    connection_file=self._path,
-                    replaces_damaged=path == own,
-                )
-                self._files.callback(pidfile.release, path)
-        except BaseException:
-            self._files.close()
-            raise
+    def _claim_pid_files(self) -> str:
+        """Enter it in the listing; returns where its connection file belongs."""
+        path = self._options.connection_file or runtime_dir.connection_path(self._options.kernel_id)
+        for pid_path in claim_pid_files(self._options, path):
+            self._files.callback(pidfile.release, pid_path)
+        return path
 
     # --- replacing this process --------------------------------------------------------------------------------
 
@@ -322,6 +315,22 @@ class Kernel:
         }
 
 
+def _given(
+    options: ServeOptions, predecessor: Predecessor | None, taken: Taken | None
+) -> tuple[ConnectionInfo | None, bool]:
+    """What is settled of where it is found, and whether its connection file is a client's."""
+    if taken is not None:
+        return taken.connection, False
+    if predecessor is not None:
+        return predecessor.connection, predecessor.is_clients_file
+    given = client_connection_file(options.connection_file) if options.connection_file else None
+    return given, given is not None
+
+
+def _progress(options: ServeOptions) -> Progress | None:
+    return Progress(options.progress_file) if options.progress_file else None
+
+
 def _harden() -> None:
     """What every kernel gives up at its start, whoever starts it."""
     os.umask(0o077)
@@ -352,38 +361,17 @@ def _connect(outbox: Outbox, engine: Engine) -> None:
     outbox.stop_for_output = stop_for_output
 
 
-def _bind(options: ServeOptions, theirs: ConnectionInfo | None) -> Sockets:
-    if theirs is not None:
-        transport, ip, ports = theirs.transport, theirs.ip, theirs.ports
+def _bind(options: ServeOptions, given: ConnectionInfo | None, listening: tuple[int, ...]) -> Sockets:
+    if given is not None:
+        transport, ip, ports = given.transport, given.ip, given.ports
     else:
-        transport, ip = options.transport, options.ip
+        transport, ip = options.transport, address(options)
         ports = options.ports or (options.port, 0, 0, 0, 0)
-        if transport == "ipc":
-            ip = f"{runtime_dir.socket_dir(options.kernel_id)}/s"
-    if transport == "tcp" and not is_loopback(ip):
-        raise RefusedError(
-            f"expected a loopback address to listen on, found {ip}: beyond this machine the channels need encryption, "
-            "which this version does not have. Use 127.0.0.1, or a tunnel such as ssh -L"
-        )
-    return bind_sockets(transport=transport, ip=ip, ports=ports, max_message_bytes=options.limits.max_message_size)
-
-
-def _describe(options: ServeOptions, sockets: Sockets) -> ConnectionInfo:
-    record = pidfile.own_record()
-    shell, iopub, stdin, control, hb = sockets.ports
-    ip = options.ip if options.transport == "tcp" else f"{runtime_dir.socket_dir(options.kernel_id)}/s"
-    return ConnectionInfo(
-        shell_port=shell,
-        iopub_port=iopub,
-        stdin_port=stdin,
-        control_port=control,
-        hb_port=hb,
-        key=options.key or new_key(),
+    require_loopback(transport, ip)
+    return bind_sockets(
+        transport=transport,
         ip=ip,
-        transport=options.transport,
-        kernel_name=options.kernel_name,
-        kernel_id=options.kernel_id,
-        pid=record.pid,
-        start_time=record.start_time,
-        name=options.name or None,
+        ports=ports,
+        max_message_bytes=options.limits.max_message_size,
+        listening=listening,
     )

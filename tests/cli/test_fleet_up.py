@@ -16,6 +16,7 @@ import pytest
 
 from llmspell_kernel import pidfile
 from support.homes import DEADLINE_S, Home, wait_until
+from support.poorer import poor_home
 
 pytestmark = pytest.mark.integration
 
@@ -174,7 +175,7 @@ def test_the_configuration_may_say_that_it_is_a_daemon(home: Home) -> None:
         ("no TOML", "[fleet", 2, "fleet.toml"),
         ("a misspelling", "[fleet]\nprot = 1\n", 2, "the nearest is port"),
         ("a wrong type", "[fleet]\nport = 'x'\n", 2, "port"),
-        ("not built yet", '[multi_tenant]\nisolation_level = "strict"\n', 4, "--allow-weaker-isolation"),
+        ("not built yet", "[security]\ntls_enabled = true\n", 4, "TLS is not built yet"),
     ],
 )
 def test_a_configuration_that_cannot_be_meant_starts_nothing(
@@ -190,14 +191,28 @@ def test_a_configuration_that_cannot_be_meant_starts_nothing(
     assert "Traceback" not in done.stderr
 
 
-def test_weaker_isolation_is_allowed_by_who_says_so_and_shown(home: Home) -> None:
-    config = home.path / "fleet.toml"
-    config.write_text('[fleet]\nport = 0\n[multi_tenant]\nisolation_level = "strict"\n')
+def test_isolation_that_cannot_be_had_is_refused_with_the_reason() -> None:
+    with poor_home() as home:
+        config = home.path / "fleet.toml"
+        config.write_text('[fleet]\nport = 0\n[multi_tenant]\nisolation_level = "strict"\n')
 
-    done = home.llmspell("fleet", "up", "--daemon", "--config", str(config), "--allow-weaker-isolation")
+        done = home.llmspell("fleet", "up", "--daemon", "--config", str(config))
 
-    assert done.returncode == 0, done.stderr
-    status = home.llmspell("fleet", "status")
+    assert done.returncode == 4
+    assert "cannot be had on this machine: becoming user" in done.stderr
+    assert "--allow-weaker-isolation" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_weaker_isolation_is_allowed_by_who_says_so_and_shown() -> None:
+    with poor_home() as home:
+        config = home.path / "fleet.toml"
+        config.write_text('[fleet]\nport = 0\n[multi_tenant]\nisolation_level = "strict"\n')
+
+        done = home.llmspell("fleet", "up", "--daemon", "--config", str(config), "--allow-weaker-isolation")
+
+        assert done.returncode == 0, done.stderr
+        status = home.llmspell("fleet", "status")
     assert status.returncode == 0
     assert re.search(r"^check +isolation is degraded: .*strict", status.stdout, re.MULTILINE)
 

@@ -9,10 +9,11 @@ import pytest
 import tomli_w
 from msgspec import inspect as kinds
 
-from llmspell_fleet import config
+from llmspell_fleet import config, config_refusals
 from llmspell_fleet.config import DeclaredKernel, FleetConfig
 from llmspell_fleet.config_tables import FleetFile, FleetTable, FleetTenantTable, TenantLimitsTable
 from llmspell_fleet.model.ids import TenantId
+from llmspell_fleet.model.isolation import uids_of
 from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.requests import LimitsChange
 from llmspell_fleet.model.tenant import MIB, Limits, TenantSpec
@@ -82,6 +83,7 @@ def _wrong_value(key: Key) -> Any:
 
 
 _RIGHT = {
+    "security.uid_range": "5-6",
     "security.allowed_origins": ["http://localhost:8888"],
     "security.allowed_hosts": ["fleet.example.com"],
     "service_discovery.enabled": None,  # needs a provider
@@ -184,7 +186,7 @@ def test_nothing_written_asks_for_nothing_that_is_not_there() -> None:
 
     assert defaults == FleetConfig()
     assert (defaults.notices, defaults.degraded) == ((), {})
-    assert config.refusals(defaults) == []
+    assert config_refusals.refusals(defaults) == []
     assert defaults.hosts == ("localhost", "127.0.0.1", "::1")
 
 
@@ -229,7 +231,7 @@ def test_the_complete_sample_is_understood() -> None:
     assert loaded.limits == Limits(
         memory_bytes=2048 * MIB, cpu_percent=200, max_clients=100, max_message_bytes=10 * MIB
     )
-    assert [reason.partition(" is ")[0] for reason in config.refusals(loaded)] == ["[security] tls_enabled"]
+    assert [reason.partition(" is ")[0] for reason in config_refusals.refusals(loaded)] == ["[security] tls_enabled"]
 
 
 @pytest.mark.parametrize(
@@ -464,36 +466,72 @@ def test_the_command_line_s_port_comes_before_the_file_s() -> None:
         ("every address", FleetConfig(host="0.0.0.0"), "expected an address that only this machine reaches"),
         ("a name", FleetConfig(host="example.com"), "[fleet] host is example.com"),
         ("no address", FleetConfig(host=""), "[fleet] host is empty"),
-        ("more isolation than there is", FleetConfig(isolation_level="strict"), "--allow-weaker-isolation"),
+        ("more isolation than there is", FleetConfig(isolation_level="strict"), "no Landlock. Set it to"),
     ],
 )
 def test_what_is_unsafe_is_refused_at_the_start(case: str, loaded: FleetConfig, reason: str) -> None:
     with pytest.raises(RefusedError) as refusal:
-        config.refuse_weaker(loaded, allow_weaker=False)
+        config_refusals.isolated(loaded, missing=lambda: ["no Landlock"], allow_weaker=False)
 
     assert reason in str(refusal.value), case
 
 
 def test_weaker_isolation_is_taken_when_allowed_and_health_says_so() -> None:
-    weaker = config.refuse_weaker(FleetConfig(isolation_level="strict", degraded={"alerts": "x"}), allow_weaker=True)
+    asked = FleetConfig(isolation_level="strict", degraded={"alerts": "x"})
+    weaker = config_refusals.isolated(asked, missing=lambda: ["no Landlock"], allow_weaker=True)
 
     assert weaker.isolation_level == "process"
     assert set(weaker.degraded) == {"alerts", "isolation"}
     assert weaker.notices == (weaker.degraded["isolation"],)
+    assert "no Landlock" in weaker.degraded["isolation"]
+    assert weaker.allows_weaker
 
 
-@pytest.mark.parametrize("level", ["none", "process"])
+@pytest.mark.parametrize("level", ["none", "process", "strict"])
 @pytest.mark.parametrize("allowed", [False, True])
-def test_isolation_that_is_there_stays_as_it_was_asked_for(level: Any, allowed: bool) -> None:
-    held = config.refuse_weaker(FleetConfig(isolation_level=level), allow_weaker=allowed)
+@pytest.mark.parametrize("lacks", [(), ("no Landlock",)])
+def test_isolation_that_is_there_stays_as_it_was_asked_for(level: Any, allowed: bool, lacks: tuple[str, ...]) -> None:
+    if level == "strict" and lacks:
+        return  # see above
+    held = config_refusals.isolated(
+        FleetConfig(isolation_level=level), missing=lambda: list(lacks), allow_weaker=allowed
+    )
 
     assert (held.isolation_level, held.notices) == (level, ())
-    assert set(held.degraded) == ({"isolation"} if allowed else set()), "the permission itself is shown"
+    assert set(held.degraded) == ({"isolation"} if allowed and lacks else set()), "what tenants would get is shown"
+
+
+def test_a_machine_is_surveyed_only_for_who_asks_for_strict() -> None:
+    def never() -> list[str]:
+        raise AssertionError("surveyed")
+
+    assert config_refusals.isolated(FleetConfig(), missing=never, allow_weaker=False).isolation_level == "process"
+
+
+@pytest.mark.parametrize(
+    ("text", "uids"),
+    [
+        ("200000-265535", (200_000, 265_535)),
+        ("5-5", (5, 5)),
+        ("0-5", None),
+        ("6-5", None),
+        ("5", None),
+        ("-", None),
+        ("a-b", None),
+        ("1-4294967294", None),
+        ("1 - 2", None),
+        ("٣-٤", None),
+    ],
+)
+def test_a_range_of_users_is_two_numbers(text: str, uids: tuple[int, int] | None) -> None:
+    assert uids_of(text) == uids
 
 
 def test_the_permission_for_weaker_isolation_permits_nothing_else() -> None:
     with pytest.raises(RefusedError, match="TLS"):
-        config.refuse_weaker(FleetConfig(isolation_level="strict", tls_enabled=True), allow_weaker=True)
+        config_refusals.isolated(
+            FleetConfig(isolation_level="strict", tls_enabled=True), missing=list, allow_weaker=True
+        )
 
 
 def test_the_directories_of_the_command_line_take_the_configured_files_in() -> None:

@@ -100,7 +100,8 @@ class Told:
 class Spawning:
     """One open spawner, its listener, and the folder of its kernels."""
 
-    def __init__(self, spawner: Spawner, told: Told, folder: Path) -> None:
+    def __init__(self, spawner: Spawner, told: Told, folder: Path, owner: int | None) -> None:
+        self._owner = owner
         self.spawner = spawner
         self.told = told
         self.folder = folder
@@ -119,6 +120,8 @@ class Spawning:
         output = self.folder / f"{kernel}.output"
         if not output.exists():
             os.mkfifo(output, 0o600)
+            if self._owner is not None:
+                os.chown(output, self._owner, self._owner)
         files = {"output": str(output), "progress_file": str(self.folder / f"{kernel}.progress")}
         return StartKernel(ticket=next(self._tickets), kernel_id=kernel, **{**files, **given})
 
@@ -206,15 +209,23 @@ def end(process: Process) -> None:
 
 
 @contextlib.asynccontextmanager
-async def spawning(kind: str, **environ: str) -> AsyncIterator[Spawning]:
-    """A spawner that is open; afterwards every process that it started is gone. `environ` is the supervisor's."""
+async def spawning(
+    kind: str, *, owner: int | None = None, environ: dict[str, str] | None = None, **supervisors: str
+) -> AsyncIterator[Spawning]:
+    """A spawner that is open; afterwards every process that it started is gone.
+
+    `supervisors` is the supervisor's environment, `environ` goes to the spawner's processes past the allow-list;
+    the folders are `owner`'s.
+    """
     with short_folder() as folder, _ended_afterwards() as told:
         dirs = {f"LLMSPELL_{name}_DIR": str(folder / name.lower()) for name in ("RUNTIME", "STATE", "LOG")}
-        spawner = SPAWNERS[kind](kernel_environment({**os.environ, **dirs, **environ}))
+        if owner is not None:
+            os.chown(folder, owner, owner)
+        spawner = SPAWNERS[kind]({**kernel_environment({**os.environ, **dirs, **supervisors}), **(environ or {})})
         if isinstance(spawner, ZygoteSpawner | SubprocessSpawner):
             spawner.on_probed = told.hear_probe
         await spawner.open(told)
-        site = Spawning(spawner, told, folder)
+        site = Spawning(spawner, told, folder, owner)
         try:
             yield site
         finally:

@@ -33,7 +33,7 @@ llmspell fleet up --daemon --runtime-dir ./run --state-dir ./state --log-dir ./l
 @click.option(
     "--allow-weaker-isolation",
     is_flag=True,
-    help="Start kernels at the strongest isolation that is built, where the configuration asks for more.",
+    help="Give kernels `process` where they should have `strict` and this machine cannot; /health says so.",
 )
 @fleet_options
 def up(

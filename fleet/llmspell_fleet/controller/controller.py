@@ -19,6 +19,7 @@ from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
 from llmspell_fleet.controller.holding import Holder, load_secret
+from llmspell_fleet.controller.isolation import Isolation
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.liveness import Liveness
 from llmspell_fleet.controller.provisioning import Defaults, Parts
@@ -41,7 +42,9 @@ from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, raise_descriptor_limit
 from llmspell_fleet.spawner.processes import reap
 from llmspell_fleet.spawner.spawner import Spawner
+from llmspell_fleet.spawner.surveying import survey
 from llmspell_fleet.store.store import Store
+from llmspell_kernel.zygote.protocol import Confinement
 
 T = TypeVar("T")
 
@@ -84,6 +87,9 @@ class Controller:
             log_level=config.log_level,
         )
         self.tenants = Tenants(self.supervisor, self._store, capacity=capacity)
+        self.isolation = Isolation(lambda: survey(config.uids[1]), config.uids, allows_weaker=config.allows_weaker)
+        self.supervisor.starts.isolate = self._isolate
+        self.tenants.uid_for = self.isolation.uid_for
         self.background = Background()
         self.adopted = 0
         """Kernels that were found running at the start."""
@@ -116,6 +122,7 @@ class Controller:
             self._store,
             version=version,
             has_helper=config.spawner == "zygote",
+            isolation=self.isolation,
         )
         self.rolls = Rolls(self.tenants, self.supervisor, self.events, self._store)
         parts = Parts(
@@ -135,6 +142,7 @@ class Controller:
             metrics=self.metrics,
             sampling=self.sampling,
             background=self.background,
+            isolation=self.isolation,
         )
         self.service = Service(parts, _defaults(config), self.health.view)
         self.configuring = Configuring(
@@ -151,6 +159,10 @@ class Controller:
 
     def _unenforced(self, entry: Entry, limit: str, value: float) -> None:
         self.events.emit("limit.unenforced", entry.tenant, entry.id, {"limit": limit, "value": value})
+
+    def _isolate(self, entry: Entry, confinement: Confinement) -> Confinement:
+        self.tenants.give_user(entry)
+        return self.isolation.confined(entry.kernel.spec, confinement)
 
     # --- start
 
@@ -261,5 +273,4 @@ def _defaults(config: FleetConfig) -> Defaults:
         isolation_level=config.isolation_level,
         limits=config.limits,
         is_multi_tenant=config.multi_tenant_enabled,
-        allows_weaker="isolation" in config.degraded,
     )

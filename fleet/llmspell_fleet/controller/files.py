@@ -81,10 +81,12 @@ def _files_outside(paths: FleetPaths, spec: KernelSpec) -> list[str]:
     return own if spec.pid_file is None else [*own, spec.pid_file]
 
 
-def remove_unfinished_files(paths: FleetPaths, spec: KernelSpec, pid: int) -> None:
-    """What a process of a kernel was writing when it was killed."""
+def remove_process_files(paths: FleetPaths, spec: KernelSpec, pid: int) -> None:
+    """What a process of a kernel was writing when it was killed; at `strict` all of it, which it could not remove."""
     for path in _files_outside(paths, spec):
         remove_unfinished(path, pid)
+    if spec.isolation_level == "strict":
+        remove_kernel_files(paths, spec)
 
 
 def remove_kernel_files(paths: FleetPaths, spec: KernelSpec) -> None:

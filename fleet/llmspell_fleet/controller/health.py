@@ -5,10 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
+from llmspell_fleet.controller.isolation import Isolation
 from llmspell_fleet.controller.limits import unenforced
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.model.tenant import IsolationLevel
 from llmspell_fleet.model.views import HealthView, ProcessView
 from llmspell_fleet.observe.usage import own_usage, usage_of
 from llmspell_fleet.policy.health import Vitals, examine, judge
@@ -29,6 +31,7 @@ class Health:
         *,
         version: str,
         has_helper: bool,
+        isolation: Isolation,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
@@ -37,6 +40,7 @@ class Health:
         self._store = store
         self._version = version
         self._has_helper = has_helper
+        self._isolation = isolation
         self._began_at = self._loop.time()
         self.name = ""
         self.degraded: Mapping[str, str] = {}
@@ -81,7 +85,12 @@ class Health:
                 "capacity": min(self._tenants.max_kernels, self._tenants.capacity),
             },
             version=self._version,
+            isolation={level: self._isolation.strength(level) for level in self._levels()},
         )
+
+    def _levels(self) -> list[IsolationLevel]:
+        """Those that kernels have."""
+        return sorted({entry.kernel.spec.isolation_level for entry in self._supervisor})
 
     def statistics(self) -> dict[str, object]:
         """For the log, on SIGUSR1."""

@@ -17,6 +17,7 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.files import send_signal
+from llmspell_fleet.controller.isolation import Isolation
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.rolls import Rolls
@@ -70,6 +71,7 @@ class Parts(msgspec.Struct, frozen=True):
     metrics: Metrics
     sampling: Sampling
     background: Background
+    isolation: Isolation
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -79,7 +81,6 @@ class Defaults(msgspec.Struct, frozen=True):
     isolation_level: IsolationLevel
     limits: Limits
     is_multi_tenant: bool
-    allows_weaker: bool
 
 
 class Provisioning:
@@ -101,11 +102,13 @@ class Provisioning:
         of = self._of
         if not self.defaults.is_multi_tenant:
             raise ConflictError("this fleet has the one tenant `default`: [multi_tenant] enabled is false")
-        level = self._isolation(request.isolation_level)
+        level = await self._of.isolation.granted(request.isolation_level or self.defaults.isolation_level)
         tenant_id = TenantId(request.id)
         if tenant_id in of.tenants:
             raise ConflictError(f"tenant {tenant_id} exists already; PATCH changes it")
         replicas = request.replicas if request.autoscale is None else request.autoscale.clipped(request.replicas)
+        if level == "strict":
+            of.isolation.require_uid(of.tenants.uids())
         spec = TenantSpec(
             id=tenant_id,
             replicas=replicas,
@@ -143,6 +146,9 @@ class Provisioning:
     async def update_tenant(self, tenant: TenantId, change: TenantChange) -> TenantView:
         """Change what it should have (Fleet)."""
         self._require_store()
+        self._of.tenants.get(tenant)
+        if change.isolation_level is not None:
+            change = replace(change, isolation_level=await self._of.isolation.granted(change.isolation_level))
         found = self._of.tenants.get(tenant)
         changed = self._with(found.spec, change)
         if changed.warm == "require" and changed.replicas > found.spec.replicas:
@@ -154,6 +160,8 @@ class Provisioning:
         if too_low := self._of.supervisor.holder.total_too_low(changed):
             raise ConflictError(f"limits: {too_low}")
         self._of.tenants.promise(found.beyond(changed.replicas), changed)
+        if changed.isolation_level == "strict" != spec.isolation_level:
+            self._of.isolation.require_uid(self._of.tenants.uids())
         if changed != spec:
             self._of.tenants.change(found, changed)
             self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})
@@ -170,7 +178,7 @@ class Provisioning:
             replicas=spec.replicas if change.replicas is None else change.replicas,
             strategy=change.strategy or spec.strategy,
             limits=_limits_changed(spec.limits, change.limits),
-            isolation_level=self._isolation(change.isolation_level or spec.isolation_level),
+            isolation_level=change.isolation_level or spec.isolation_level,
             idle_timeout_s=spec.idle_timeout_s if change.idle_timeout_s is None else change.idle_timeout_s,
             labels=_labels_changed(spec.labels, change.labels),
             **pool_members(change),
@@ -198,16 +206,6 @@ class Provisioning:
         self._of.ended.forget(tenant)
         self._of.metrics.forget_tenant(tenant)
         await self._recorded()
-
-    def _isolation(self, asked: IsolationLevel | None) -> IsolationLevel:
-        level = asked or self.defaults.isolation_level
-        if level == "strict":
-            if self.defaults.allows_weaker:
-                return "process"
-            raise BadRequestError(
-                "isolation_level strict is not built yet: use process, or start the fleet with --allow-weaker-isolation"
-            )
-        return level
 
     def _view(self, tenant: Tenant) -> TenantView:
         return tenant_view(tenant, self._of.sampling.usages, self._loop.time())

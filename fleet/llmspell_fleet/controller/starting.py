@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from llmspell_fleet.controller import files
 from llmspell_fleet.controller.entry import Entry
@@ -14,6 +16,9 @@ from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.errors import RefusedError
+
+if TYPE_CHECKING:
+    from llmspell_kernel.zygote.protocol import Confinement
 
 
 class Starts:
@@ -36,6 +41,8 @@ class Starts:
         self._holder = holder
         self._on_failed = on_failed
         self.log_level = log_level
+        self.isolate: Callable[[Entry, Confinement], Confinement] = lambda _entry, confinement: confinement
+        """Adds what a kernel's isolation level asks for; RefusedError: it cannot be had."""
         self._wanted: list[Entry] = []
         self._has_wanted = asyncio.Event()
         self._tickets = 0
@@ -72,6 +79,7 @@ class Starts:
                 proof=self._holder.proof(entry.id),
                 log_level=self.log_level,
             )
+            request = replace(request, confinement=self.isolate(entry, request.confinement))
         except (OSError, RefusedError) as fault:
             self._on_failed(entry.id, str(fault))
             return

@@ -279,7 +279,7 @@ class Supervisor(Entries):
         """The process of `entry` is gone, and it is known why."""
         channel, entry.channel = entry.channel, None
         if entry.process is not None:
-            files.remove_unfinished_files(self._paths, entry.kernel.spec, entry.process.pid)
+            files.remove_process_files(self._paths, entry.kernel.spec, entry.process.pid)
             self._orphans.look(entry.process, is_adopted=entry.is_adopted)
         entry.process = None
         self.holder.ended(entry)
@@ -315,4 +315,4 @@ def _aging(spec: KernelSpec) -> tuple[float, float]:
 def _own_children(entries: Iterable[Entry], spawner: Spawner) -> set[int]:
     """Children of this process that are to be: whoever helps to start kernels, and kernels themselves."""
     own = {entry.process.pid for entry in entries if entry.process is not None}
-    return own if spawner.pid is None else {*own, spawner.pid}
+    return {*own, *spawner.pids}

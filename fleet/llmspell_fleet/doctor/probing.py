@@ -58,6 +58,11 @@ class ProbingSpawner:
         """The zygote's."""
         return self._real.pid
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The real one's."""
+        return self._real.pids
+
     async def open(self, listener: SpawnerListener) -> None:
         """As the real one."""
         await self._real.open(listener)

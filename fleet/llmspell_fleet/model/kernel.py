@@ -136,6 +136,8 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where its log goes besides the fleet's own; None = only there."""
     pid_file: str | None = None
     """Where a supervisor wants its pid besides its own file."""
+    uid: int | None = None
+    """The user that it becomes at `strict`, its tenant's own; None = it stays whose the fleet is."""
     labels: Labels = {}
     """Its own, besides its tenant's."""
 

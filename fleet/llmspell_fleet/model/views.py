@@ -5,6 +5,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from llmspell_fleet.model.ids import KernelId, TenantId
+from llmspell_fleet.model.isolation import Strength
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.pool import Autoscale, WarmUse
 from llmspell_fleet.model.tenant import IsolationLevel, Limits, RestartRule, Strategy
@@ -60,6 +61,8 @@ class KernelView(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     usage: Usage
     limits: dict[str, LimitView]
+    isolation_level: IsolationLevel = "process"
+    """What it holds here is in `/health`."""
     last_death: Death | None
     labels: dict[str, str] = {}
     """Its tenant's and its own."""
@@ -235,6 +238,8 @@ class HealthView(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     """Kernels by phase in upper case, `tenants`, `capacity`."""
     version: str
+    isolation: dict[str, Strength] = {}
+    """For each level that kernels have: by which layers it keeps them apart, what these hold, what is left open."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,8 +33,8 @@ class ProcessUsage(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     """User and system, since its start."""
     threads: int
-    files: int
-    """Open descriptors."""
+    files: int | None
+    """Open descriptors. None = not allowed: at `strict`, without root."""
     pss_bytes: int | None = None
     """Proportional: shared pages are divided among those who share them. None = not looked at yet, or not allowed."""
 
@@ -71,7 +71,7 @@ def usage_of(pid: int) -> ProcessUsage | None:
             memory_bytes=int(fields[21]) * _PAGE_BYTES,
             cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
             threads=int(fields[17]),
-            files=_open_files(pid),
+            files=_open_files_of(pid),
         )
     except (FileNotFoundError, ProcessLookupError):
         return None
@@ -128,6 +128,13 @@ def _read(path: str) -> bytes:
         return os.read(descriptor, 4096)
     finally:
         os.close(descriptor)
+
+
+def _open_files_of(pid: int) -> int | None:
+    try:
+        return _open_files(pid)
+    except PermissionError:
+        return None
 
 
 def _open_files(pid: int | str) -> int:

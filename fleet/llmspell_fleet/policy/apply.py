@@ -224,7 +224,7 @@ def _pairs(spec: TenantSpec | KernelSpec) -> Iterator[tuple[str, Any]]:
             yield from ((f"limits.{limit}", getattr(value, limit)) for limit in value.__struct_fields__)
         elif name == "labels":
             yield from ((f"labels.{label}", text) for label, text in value.items())
-        elif name not in {"id", "tenant", "name"}:
+        elif name not in {"id", "tenant", "name", "uid"}:  # the fleet's own to give
             yield name, value
 
 

@@ -1,28 +1,27 @@
 """The reading side of `llmspell_kernel.runtime.progress`: which execution a kernel began last."""
 
-import mmap
 import os
 
 PROGRESS_BYTES = 8
 
 
 class ProgressReader:
-    """A kernel's progress, also when the kernel is dead and its files are gone."""
+    """A kernel's progress, also when the kernel is dead and its files are gone.
 
-    __slots__ = ("_map",)
+    It is read by a call, not from a mapping: whoever broke out of Lua could cut the file off, and a mapping of what is
+    not there would end the controller.
+    """
+
+    __slots__ = ("_descriptor",)
 
     def __init__(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            self._map = mmap.mmap(descriptor, PROGRESS_BYTES, prot=mmap.PROT_READ)
-        finally:
-            os.close(descriptor)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     @property
     def begun(self) -> int:
         """The ticket of the execution that was begun last; 0 = none was."""
-        return int.from_bytes(self._map[:PROGRESS_BYTES], "little")
+        return int.from_bytes(os.pread(self._descriptor, PROGRESS_BYTES, 0), "little")
 
     def close(self) -> None:
-        """Give the page back."""
-        self._map.close()
+        """Look no more."""
+        os.close(self._descriptor)

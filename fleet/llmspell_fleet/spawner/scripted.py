@@ -42,6 +42,11 @@ class ScriptedSpawner:
         """The real one's."""
         return self._real.pid
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The real one's."""
+        return self._real.pids
+
     async def open(self, listener: SpawnerListener) -> None:
         """Open the real one, and listen in its listener's place."""
         self._listener = listener

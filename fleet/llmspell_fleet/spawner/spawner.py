@@ -62,6 +62,11 @@ class Spawner(Protocol):
         """The helper process's, where there is one."""
         ...
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """All processes of its own: one helper may take another's place."""
+        ...
+
     async def open(self, listener: SpawnerListener) -> None:
         """Get ready. RefusedError says what is missing."""
         ...

@@ -34,6 +34,11 @@ class SubprocessSpawner:
         """There is no helper."""
         return None
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """There is no helper."""
+        return ()
+
     async def open(self, listener: SpawnerListener) -> None:
         """Get ready."""
         self._loop = asyncio.get_running_loop()

@@ -42,9 +42,17 @@ class Sockets(msgspec.Struct):
 
 
 def bind_sockets(
-    *, transport: Literal["tcp", "ipc"], ip: str, ports: tuple[int, int, int, int, int], max_message_bytes: int
+    *,
+    transport: Literal["tcp", "ipc"],
+    ip: str,
+    ports: tuple[int, int, int, int, int],
+    max_message_bytes: int,
+    listening: tuple[int, ...] = (),
 ) -> Sockets:
-    """Bind all five; port 0 = whichever is free. RefusedError says which address was taken."""
+    """Bind all five; port 0 = whichever is free. RefusedError says which address was taken.
+
+    `listening` are descriptors of sockets that listen at these addresses already, in the order of CHANNELS.
+    """
     context: zmq.Context[Socket] = zmq.Context()
     context.linger = LINGER_MS
     sockets: dict[str, Socket] = {}
@@ -68,6 +76,8 @@ def bind_sockets(
                 socket.setsockopt(zmq.XPUB_MANUAL, 1)
             if ":" in ip and transport == "tcp":
                 socket.setsockopt(zmq.IPV6, 1)
+            if listening:
+                socket.setsockopt(zmq.USE_FD, listening[number - 1])
             bound.append(_bind(socket, channel, transport, ip, port, number))
     except BaseException:
         for socket in sockets.values():

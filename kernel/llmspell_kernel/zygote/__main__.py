@@ -2,6 +2,7 @@
 
 --control FD --report FD --fleet DIR   a zygote: serves requests on one socket, its kernels report on the other
 --start FD --report FD --fleet DIR     one kernel in a fresh interpreter: FD holds the request
+--survey UID                           what of isolation level `strict` can be had here
 
 DIR is the fleet's runtime directory; it is there to be found (`marks`).
 """
@@ -29,6 +30,11 @@ def main(arguments: list[str]) -> int:
             with os.fdopen(int(start), "rb") as request:
                 decoded = decode_request(request.read())
             become_kernel(decoded, socket.socket(fileno=int(report)))
+        case ["--survey", uid] if uid.isdecimal():
+            from llmspell_kernel.zygote.surveying import print_survey
+
+            print_survey(int(uid))
+            return 0
     sys.stderr.write(f"expected a supervisor's arguments, found {arguments}: people use `llmspell fleet up`\n")
     return 2
 

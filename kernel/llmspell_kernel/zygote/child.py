@@ -11,11 +11,14 @@ import msgspec
 
 from llmspell_kernel.app import serve
 from llmspell_kernel.connection import ConnectionInfo
-from llmspell_kernel.errors import LlmspellError
+from llmspell_kernel.errors import LlmspellError, RefusedError
 from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
+from llmspell_kernel.taken import take_hold
 from llmspell_kernel.zygote.confine import confine
+from llmspell_kernel.zygote.lockdown import lock_down
 from llmspell_kernel.zygote.marks import kernel_name, name_process
+from llmspell_kernel.zygote.preloading import preload
 from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Probed, Refused, Serving, StartKernel, encode
 from llmspell_kernel.zygote.tree import become_reaper
 
@@ -30,7 +33,10 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
         probe = _probe(start, report) if start.probe else None
         become_reaper()
         confine(start.confinement, output=start.output, keep=(report.fileno(),))
-        code = probe() if probe is not None else serve(_options(start, report), prepared=prepared)
+        if start.confinement.level == "strict":
+            code = _serve_locked(start, report, prepared, probe)
+        else:
+            code = probe() if probe is not None else serve(_options(start, report), prepared=prepared)
     except LlmspellError as fault:
         _refuse(start, report, str(fault))
         code = fault.exit_code
@@ -49,12 +55,29 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
         os._exit(code)
 
 
+def _serve_locked(
+    start: StartKernel, report: socket.socket, prepared: Prepared | None, probe: Callable[[], int] | None
+) -> int:
+    """Take hold of what it serves with, give up everything else, and serve."""
+    if start.limits.module_paths:
+        raise RefusedError("isolation level strict: modules cannot be required, no folder of the machine is in reach")
+    if prepared is None:
+        preload()
+        prepared = Prepared()
+    options = _options(start, report)
+    taken = take_hold(options) if probe is None else None
+    lock_down(start.confinement)
+    return serve(options, prepared=prepared, taken=taken) if probe is None else probe()
+
+
 def _probe(start: StartKernel, report: socket.socket) -> Callable[[], int]:
     """What tries `start.probe` and reports it; what that takes is imported before it is out of reach."""
     from llmspell_kernel.zygote.probes import attempt
 
     def run() -> int:
-        outcome, detail = attempt(start.probe, start.probe_target)
+        # The one descriptor that a probe has and a kernel that serves has not.
+        target = str(report.fileno()) if start.probe == "inherited" else start.probe_target
+        outcome, detail = attempt(start.probe, target)
         report.send(encode(Probed(start.kernel_id, os.getpid(), start.probe, outcome, detail[:_LONGEST_DETAIL])))
         return Ending.DONE
 

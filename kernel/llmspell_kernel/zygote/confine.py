@@ -8,6 +8,7 @@ import resource
 import signal
 
 from llmspell_kernel.zygote.protocol import Confinement
+from llmspell_kernel.zygote.syscalls import PR_SET_DUMPABLE, prctl
 
 KEPT_ENVIRONMENT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """What a kernel is told of its supervisor's environment, besides its directories. Scripts see none of it."""
@@ -38,6 +39,9 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
     os.chdir("/")
     for group in confinement.cgroups:
         _join(group)
+    if confinement.level != "strict":
+        # As any process: its parent cannot be looked into, and that is inherited.
+        prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     if confinement.level == "none":
         return
     _limit(resource.RLIMIT_NOFILE, confinement.files)
@@ -45,6 +49,11 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
     _limit(resource.RLIMIT_FSIZE, confinement.file_bytes)
     if confinement.memory_bytes:
         _limit(resource.RLIMIT_DATA, _data_bytes() + confinement.memory_bytes + HEADROOM_BYTES)
+
+
+def keep_others_out() -> None:
+    """From now on only root may trace this process, or read its memory, descriptors and environment."""
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _set_stdio(output: str) -> None:

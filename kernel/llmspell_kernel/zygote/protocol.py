@@ -19,7 +19,7 @@ LONGEST_PACKET = 128 * 1024
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """What a kernel's process gives up before it serves."""
 
-    level: Literal["none", "process"] = "process"
+    level: Literal["none", "process", "strict"] = "process"
     memory_bytes: int = 0
     """RLIMIT_DATA on top of what the process holds when it begins; 0 = none."""
     files: int = 0
@@ -28,6 +28,10 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """RLIMIT_NPROC; 0 = as it is. Counts the user's processes, and does not bind root."""
     file_bytes: int = 0
     """RLIMIT_FSIZE; 0 = as it is."""
+    uid: int | None = None
+    """The user and group that it becomes at `strict`; None = it stays whose it is."""
+    namespaces: Literal["none", "mount", "user"] = "none"
+    """How it comes to a root of its own at `strict`, `file_bytes` large (`zygote.namespaces`)."""
     cgroups: tuple[str, ...] = ()
     """Directories of the control groups that it joins before it gives up its user."""
 
@@ -56,6 +60,16 @@ class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """What of `zygote.probes` the process tries instead of serving, held as a kernel would be; "" = it serves."""
     probe_target: str = ""
     """What the probe is aimed at, where it is aimed: a path, a pid, a port, a number of bytes."""
+
+
+class ForkKernel(msgspec.Struct, frozen=True, tag="fork"):
+    """Fork a kernel; its `StartKernel` is in the file that comes with this message, and only the child reads it."""
+
+    ticket: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The zygote has imported everything: it forks at once."""
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
@@ -115,10 +129,11 @@ class Probed(msgspec.Struct, frozen=True, tag="probed"):
     """For people."""
 
 
-Reply = Started | StartFailed | Exited | Suspended
+Reply = Ready | Started | StartFailed | Exited | Suspended
 Report = Serving | Refused | Probed
 
 encode = msgspec.msgpack.Encoder().encode
+decode_fork = msgspec.msgpack.Decoder(ForkKernel).decode
 decode_request = msgspec.msgpack.Decoder(StartKernel).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
 decode_report = msgspec.msgpack.Decoder(Report).decode

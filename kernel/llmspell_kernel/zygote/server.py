@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from llmspell_kernel import pidfile
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.child import become_kernel
+from llmspell_kernel.zygote.confine import keep_others_out
 from llmspell_kernel.zygote.marks import ZYGOTE_NAME, name_process
+from llmspell_kernel.zygote.preloading import preload
 from llmspell_kernel.zygote.protocol import (
     Exited,
+    Ready,
     Started,
     StartFailed,
-    StartKernel,
     Suspended,
+    decode_fork,
     decode_request,
     encode,
     receive_with_descriptors,
@@ -41,6 +44,7 @@ class Zygote:
         self._forked: set[int] = set()
         """Kernels that were not reaped; other children are what ended kernels left."""
         become_reaper()
+        keep_others_out()
         self._children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         name_process(ZYGOTE_NAME)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -48,7 +52,7 @@ class Zygote:
         # The supervisor's signals come as messages or not at all: Ctrl-C at a terminal reaches the whole session.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
-        _preload()
+        preload()
         rehearse(self._prepared)
         # What lives now lives for ever; a collection in a child would only copy its pages.
         gc.collect()
@@ -58,6 +62,7 @@ class Zygote:
         """Serve until the supervisor has gone. Its kernels live on."""
         # Gone while something was on its way between us.
         with contextlib.suppress(ConnectionError):
+            self._control.send(encode(Ready()))
             self._serve()
 
     def _serve(self) -> None:
@@ -70,24 +75,30 @@ class Zygote:
                 os.read(self._children, 4096)
                 self._reap()
             if self._control.fileno() in ready:
-                packet, _none = receive_with_descriptors(self._control)
+                packet, descriptors = receive_with_descriptors(self._control)
                 if not packet:
                     return
-                self._start(decode_request(packet))
+                self._start(decode_fork(packet).ticket, descriptors)
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
-    def _start(self, start: StartKernel) -> None:
+    def _start(self, ticket: int, descriptors: list[int]) -> None:
+        if not descriptors:
+            self._control.send(encode(StartFailed(ticket, "the request did not come over: too many open files?")))
+            return
         try:
             pid = os.fork()
         except OSError as fault:
-            self._control.send(encode(StartFailed(start.ticket, f"fork: {fault.strerror}")))
+            self._control.send(encode(StartFailed(ticket, f"fork: {fault.strerror}")))
             return
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            become_kernel(start, self._report, self._prepared)
+            # Here, not before the fork: it holds the kernel's key, which no other kernel's memory is to hold.
+            become_kernel(decode_request(_content(descriptors[0])), self._report, self._prepared)
         self._forked.add(pid)
         # Not reaped yet, whatever it did since: the number is still this child's.
         descriptor = os.pidfd_open(pid)
-        started = Started(start.ticket, pid, pidfile.process_start_time(pid) or 0)
+        started = Started(ticket, pid, pidfile.process_start_time(pid) or 0)
         send_with_descriptor(self._control, encode(started), descriptor)
         os.close(descriptor)
 
@@ -107,6 +118,10 @@ class Zygote:
             kill_orphans(self._forked)
 
 
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
 def _changes() -> Iterator[tuple[int, int]]:
     """Children that ended, were suspended or go on: each with its wait status."""
     with contextlib.suppress(ChildProcessError):
@@ -115,12 +130,3 @@ def _changes() -> Iterator[tuple[int, int]]:
             if not pid:
                 return
             yield pid, status
-
-
-def _preload() -> None:
-    """Import what a kernel imports only when it is needed: once, here, instead of in every child."""
-    import llmspell_kernel.analysis
-    import llmspell_kernel.config
-    import llmspell_kernel.daemon.logs
-    import llmspell_kernel.runtime.checker
-    import llmspell_kernel.runtime.modules  # noqa: F401

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.fleets import FleetHome, new_fleet
+from support.poorer import poor_fleet
 from support.tenants import Tenant, at_once, is_gone, new_tenant, wait_for
 
 pytestmark = pytest.mark.integration
@@ -167,18 +168,21 @@ def test_changed_limits_hold_from_the_next_incarnation(make_tenant: Make) -> Non
     assert tenant.run("return #('x'):rep(64 * 1024 * 1024)")["status"] == "error"
 
 
-def test_isolation_that_is_not_built_is_refused(fleet: FleetHome, tenant: Tenant) -> None:
-    refused = fleet.ask("POST", "/v1/tenants", {"id": "walled", "isolation_level": "strict"})
+def test_isolation_that_cannot_be_had_is_refused() -> None:
+    with poor_fleet(config="[fleet]\nstartup_kernels = 0\n") as fleet:
+        tenant = new_tenant(fleet, replicas=0)
+        refused = fleet.ask("POST", "/v1/tenants", {"id": "walled", "isolation_level": "strict"})
 
-    assert refused.status == 400
-    assert "--allow-weaker-isolation" in refused.json["detail"]
-    assert tenant.change(isolation_level="strict").status == 400
-    assert fleet.ask("GET", "/v1/tenants/walled").status == 404
+        assert refused.status == 409
+        assert "becoming user" in refused.json["detail"]
+        assert "--allow-weaker-isolation" in refused.json["detail"]
+        assert tenant.change(isolation_level="strict").status == 409
+        assert fleet.ask("GET", "/v1/tenants/walled").status == 404
 
 
 def test_weaker_isolation_is_allowed_by_who_says_so_and_health_shows_it() -> None:
     config = '[fleet]\nstartup_kernels = 0\n[multi_tenant]\nisolation_level = "strict"\n'
-    with new_fleet("--allow-weaker-isolation", config=config) as fleet:
+    with poor_fleet("--allow-weaker-isolation", config=config) as fleet:
         tenant = new_tenant(fleet, isolation_level="strict")
 
         assert tenant.created["isolation_level"] == "process"
@@ -188,7 +192,7 @@ def test_weaker_isolation_is_allowed_by_who_says_so_and_health_shows_it() -> Non
 
 
 def test_the_option_alone_allows_it_too_and_health_shows_it() -> None:
-    with new_fleet("--allow-weaker-isolation", config="[fleet]\nstartup_kernels = 0\n") as fleet:
+    with poor_fleet("--allow-weaker-isolation", config="[fleet]\nstartup_kernels = 0\n") as fleet:
         tenant = new_tenant(fleet, isolation_level="strict")
 
         assert tenant.created["isolation_level"] == "process"

@@ -49,7 +49,7 @@ def test_a_zygote_whose_supervisor_has_gone_ends_quietly() -> None:
     with theirs, report, _writer:
         ours.close()
         done = run(
-            *("--control", str(theirs.fileno()), "--report", str(report.fileno())),
+            *("--control", str(theirs.fileno()), "--report", str(report.fileno()), "--fleet", "/nowhere"),
             pass_fds=(theirs.fileno(), report.fileno()),
         )
 

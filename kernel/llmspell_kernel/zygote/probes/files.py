@@ -86,17 +86,19 @@ def create_with_user_bit(_target: str) -> str:
 
 def leave_root(_target: str) -> str:
     """Go up from its root folder as far as one can."""
-    for _ in range(20):
-        os.chdir("..")
-    return f"{len(os.listdir('.'))} names above"
+    names = os.listdir("/".join([".."] * 20))
+    if not names:
+        raise PermissionError("nothing is above")
+    return f"{len(names)} names above"
 
 
-def fill_folder(most_bytes: str) -> str:
-    """Fill its own folder with more than so many bytes, in files of 1 MiB."""
+def fill_folder(target: str) -> str:
+    """Write more than so many bytes in files of 1 MiB, to its own folder or to that after a space."""
+    most_bytes, _, folder = target.partition(" ")
     wanted, written, names = int(most_bytes), 0, 0
     try:
         while written <= wanted:
-            name, names = f"{_FILE}-{names}", names + 1
+            name, names = os.path.join(folder, f"{_FILE}-{names}"), names + 1
             with open(name, "xb", buffering=0) as file:
                 for _ in range(16):
                     written += file.write(bytes(_CHUNK))
@@ -105,7 +107,7 @@ def fill_folder(most_bytes: str) -> str:
             raise
         raise StoppedError(f"after {written} bytes: {reason(fault)}") from None
     finally:
-        _remove(names)
+        _remove(names, folder)
     return f"{written} bytes were written"
 
 
@@ -142,10 +144,10 @@ def many_files(most: str) -> str:
     return f"{made} files were made"
 
 
-def _remove(names: int) -> None:
+def _remove(names: int, folder: str = "") -> None:
     for number in range(names):
         with contextlib.suppress(OSError):
-            os.unlink(f"{_FILE}-{number}")
+            os.unlink(os.path.join(folder, f"{_FILE}-{number}"))
 
 
 def open_files(most: str) -> str:

@@ -1,6 +1,7 @@
 """Probes of what a process can become, make, or share."""
 
 import ctypes
+import io
 import mmap
 import os
 from collections.abc import Callable
@@ -132,6 +133,36 @@ def performance_events(_target: str) -> str:
     return "a counter was opened"
 
 
+def find_secret(halves: str) -> str:
+    """Find a text in its own memory, where its parent may have left it; the target has its second half first.
+
+    The whole is thus nowhere in the process unless it was there before.
+    """
+    middle = len(halves) // 2
+    second, first = halves[:middle].encode(), halves[middle:].encode()
+    with open("/proc/self/maps", "rb") as maps, open("/proc/self/mem", "rb", buffering=0) as memory:
+        areas = [line.split()[:2] for line in maps]
+        for area, rights in areas:
+            begin, end = (int(part, 16) for part in area.split(b"-"))
+            if rights.startswith(b"rw") and _holds(memory, begin, end, first, second):
+                return f"found between {begin:x} and {end:x}"
+    raise PermissionError("it is not there")
+
+
+def _holds(memory: io.FileIO, begin: int, end: int, first: bytes, second: bytes) -> bool:
+    try:
+        memory.seek(begin)
+        content = memory.read(end - begin) or b""
+    except (OSError, OverflowError):
+        return False  # an area of the system's own
+    at = content.find(first)
+    while at >= 0:
+        if content[at + len(first) : at + len(first) + len(second)] == second:
+            return True
+        at = content.find(first, at + 1)
+    return False
+
+
 def executable_memory(_target: str) -> str:
     """Make memory that can be written and executed, for code that no file holds."""
     with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC):
@@ -143,6 +174,6 @@ PROBES: Final[dict[str, Callable[[str], str]]] = {
     for probe in (
         *(fork, execute, execute_memory, become_root, make_namespace, mount, become_dumpable),
         *(share_memory, memory_file, shared_file, message_queue, keyring, io_uring, userfaultfd, bpf),
-        *(performance_events, executable_memory),
+        *(performance_events, executable_memory, find_secret),
     )
 }

@@ -1,0 +1,171 @@
+"""One zygote process: its socket, what it was asked, and its end."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from llmspell_fleet.model.ids import KernelId
+from llmspell_kernel.zygote.marks import OPTION
+from llmspell_kernel.zygote.protocol import (
+    ForkKernel,
+    Ready,
+    Reply,
+    Started,
+    StartFailed,
+    StartKernel,
+    decode_reply,
+    encode,
+    receive_with_descriptors,
+    send_with_descriptor,
+)
+
+_AT_ONCE: Final = 64
+
+
+class Helper:
+    """A fresh interpreter with nothing of ours open. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        environ: dict[str, str],
+        report: int,
+        *,
+        on_reply: Callable[[KernelId | None, Reply, list[int]], None],
+        on_ready: Callable[["Helper"], None],
+        on_end: Callable[["Helper", int], None],
+    ) -> None:
+        self._loop = loop
+        self._on_reply = on_reply
+        self._on_ready = on_ready
+        self._on_end = on_end
+        self._unsent: deque[StartKernel] = deque()
+        self._asked: dict[int, KernelId] = {}
+        self._is_retired = False
+        self.asked = 0
+        """Forks that it was asked for."""
+        self.made_at = loop.time()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        # A fresh interpreter: forking this one would take its sockets and threads' locks along.
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "llmspell_kernel.zygote"),
+                    *("--control", str(theirs.fileno()), "--report", str(report)),
+                    *(OPTION, environ["LLMSPELL_RUNTIME_DIR"]),
+                ],
+                pass_fds=(theirs.fileno(), report),
+                env=environ,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._control: socket.socket | None = ours
+        loop.add_reader(ours, self._read)
+
+    @property
+    def pid(self) -> int:
+        """Its process's."""
+        return self._process.pid
+
+    def start(self, request: StartKernel) -> None:
+        """Ask for a fork."""
+        self.asked += 1
+        self._asked[request.ticket] = KernelId(request.kernel_id)
+        self._unsent.append(request)
+        if len(self._unsent) == 1:
+            self._send()
+
+    def _send(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        while self._unsent:
+            try:
+                _send_start(control, self._unsent[0])
+            except BlockingIOError:
+                self._loop.add_writer(control, self._send)
+                return
+            except OSError:
+                return  # it died: its end of the socket says so to `_read`
+            self._unsent.popleft()
+        self._loop.remove_writer(control)
+
+    def _read(self) -> None:
+        for _ in range(_AT_ONCE):
+            control = self._control
+            if control is None:
+                return
+            try:
+                packet, descriptors = receive_with_descriptors(control)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet, descriptors = b"", []
+            if not packet:
+                self._release()
+                self._on_end(self, self._process.wait())
+                return
+            self._hear(decode_reply(packet), descriptors)
+
+    def _hear(self, reply: Reply, descriptors: list[int]) -> None:
+        if isinstance(reply, Ready):
+            self._on_ready(self)
+            return
+        kernel = self._asked.pop(reply.ticket) if isinstance(reply, Started | StartFailed) else None
+        self._on_reply(kernel, reply, descriptors)
+        if self._is_retired and not self._asked:
+            self._end_quietly()
+
+    def give_up(self) -> list[KernelId]:
+        """It ended: what it was asked for and has not answered."""
+        unanswered, self._asked = list(self._asked.values()), {}
+        self._unsent.clear()
+        return unanswered
+
+    def retire(self) -> None:
+        """End it once it has answered everything. Its kernels live on, and become our children."""
+        self._is_retired = True
+        if not self._asked:
+            self._end_quietly()
+
+    def _end_quietly(self) -> None:
+        if self._control is not None:
+            self._release()
+            self._loop.run_in_executor(None, _end, self._process)
+
+    async def close(self) -> None:
+        """End it by closing its socket."""
+        self._release()
+        await self._loop.run_in_executor(None, _end, self._process)
+
+    def _release(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            self._loop.remove_reader(control)
+            self._loop.remove_writer(control)
+            control.close()
+
+
+def _send_start(control: socket.socket, request: StartKernel) -> None:
+    """Ask for a fork. The request lies in a file that only the child reads: what a zygote has held, all forks can."""
+    description = os.memfd_create("llmspell-start", os.MFD_CLOEXEC)
+    try:
+        os.write(description, encode(request))
+        send_with_descriptor(control, encode(ForkKernel(request.ticket)), description)
+    finally:
+        os.close(description)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(2.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -210,18 +210,19 @@ def end(process: Process) -> None:
 
 @contextlib.asynccontextmanager
 async def spawning(
-    kind: str, *, owner: int | None = None, environ: dict[str, str] | None = None, **supervisors: str
+    kind: str, *, forks: int = 0, owner: int | None = None, environ: dict[str, str] | None = None, **supervisors: str
 ) -> AsyncIterator[Spawning]:
     """A spawner that is open; afterwards every process that it started is gone.
 
-    `supervisors` is the supervisor's environment, `environ` goes to the spawner's processes past the allow-list;
+    `forks` is after how many a zygote is renewed; `supervisors` is the supervisor's environment, `environ` goes to the spawner's processes past the allow-list;
     the folders are `owner`'s.
     """
     with short_folder() as folder, _ended_afterwards() as told:
         dirs = {f"LLMSPELL_{name}_DIR": str(folder / name.lower()) for name in ("RUNTIME", "STATE", "LOG")}
         if owner is not None:
             os.chown(folder, owner, owner)
-        spawner = SPAWNERS[kind]({**kernel_environment({**os.environ, **dirs, **supervisors}), **(environ or {})})
+        given = {**kernel_environment({**os.environ, **dirs, **supervisors}), **(environ or {})}
+        spawner = ZygoteSpawner(given, forks) if forks else SPAWNERS[kind](given)
         if isinstance(spawner, ZygoteSpawner | SubprocessSpawner):
             spawner.on_probed = told.hear_probe
         await spawner.open(told)

@@ -32,6 +32,7 @@ from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.unfinished import Unfinished
+from llmspell_fleet.controller.users import Users
 from llmspell_fleet.controller.warm import WarmPool
 from llmspell_fleet.controller.why import Explainer
 from llmspell_fleet.errors import ConflictError, StoreError
@@ -89,7 +90,7 @@ class Controller:
         self.tenants = Tenants(self.supervisor, self._store, capacity=capacity)
         self.isolation = Isolation(lambda: survey(config.uids[1]), config.uids, allows_weaker=config.allows_weaker)
         self.supervisor.starts.isolate = self._isolate
-        self.tenants.uid_for = self.isolation.uid_for
+        self.users = Users(self.tenants, self.supervisor, self.isolation)
         self.background = Background()
         self.adopted = 0
         """Kernels that were found running at the start."""
@@ -143,6 +144,7 @@ class Controller:
             sampling=self.sampling,
             background=self.background,
             isolation=self.isolation,
+            users=self.users,
         )
         self.service = Service(parts, _defaults(config), self.health.view)
         self.configuring = Configuring(
@@ -161,7 +163,7 @@ class Controller:
         self.events.emit("limit.unenforced", entry.tenant, entry.id, {"limit": limit, "value": value})
 
     def _isolate(self, entry: Entry, confinement: Confinement) -> Confinement:
-        self.tenants.give_user(entry)
+        self.users.give(entry)
         return self.isolation.confined(entry.kernel.spec, confinement)
 
     # --- start

@@ -25,6 +25,7 @@ from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenant, Tenants
 from llmspell_fleet.controller.tokens import Tokens
+from llmspell_fleet.controller.users import Users
 from llmspell_fleet.controller.views import kernel_view, tenant_view
 from llmspell_fleet.controller.wanted import pool_members, require_fixed, scaled
 from llmspell_fleet.controller.warm import WarmPool
@@ -72,6 +73,7 @@ class Parts(msgspec.Struct, frozen=True):
     sampling: Sampling
     background: Background
     isolation: Isolation
+    users: Users
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -108,7 +110,7 @@ class Provisioning:
             raise ConflictError(f"tenant {tenant_id} exists already; PATCH changes it")
         replicas = request.replicas if request.autoscale is None else request.autoscale.clipped(request.replicas)
         if level == "strict":
-            of.isolation.require_uid(of.tenants.uids())
+            of.users.require()
         spec = TenantSpec(
             id=tenant_id,
             replicas=replicas,
@@ -161,7 +163,7 @@ class Provisioning:
             raise ConflictError(f"limits: {too_low}")
         self._of.tenants.promise(found.beyond(changed.replicas), changed)
         if changed.isolation_level == "strict" != spec.isolation_level:
-            self._of.isolation.require_uid(self._of.tenants.uids())
+            self._of.users.require()
         if changed != spec:
             self._of.tenants.change(found, changed)
             self._of.events.emit("tenant.updated", tenant, data={"replicas": changed.replicas})

@@ -190,8 +190,8 @@ class Tenants:
         """Gives a tenant a warm kernel, if there is one for that spec."""
         self.adopt_warm: Callable[[Kernel], Entry] = supervisor.add
         """Takes in a stored kernel of no tenant."""
-        self.uid_for: Callable[[Collection[int]], int | None] = lambda _taken: None
-        """A user for the kernels of a tenant at `strict`, none of those that are taken."""
+        self.uid_of: Callable[[Tenant], int | None] = lambda _tenant: None
+        """The user of a tenant's kernels at `strict` (`controller.users`)."""
         supervisor.on_change = self._changed
 
     def __iter__(self) -> Iterator[Tenant]:
@@ -282,7 +282,7 @@ class Tenants:
         tenant.record = replace(tenant.record, spec=spec)
         self._supervisor.holder.bound_tenant(spec)  # before its kernels are granted more, or fails
         self._store.save_tenant(tenant.record)
-        uid = self._uid(tenant)
+        uid = self.uid_of(tenant)
         for entry in tenant.entries.values():
             if not self._follows(entry):
                 continue
@@ -351,29 +351,8 @@ class Tenants:
             port=port,
             labels=dict(labels or {}),
             **inherited(tenant.spec),
-            uid=self._uid(tenant),
+            uid=self.uid_of(tenant),
         )
-
-    def _uid(self, tenant: Tenant) -> int | None:
-        """Whose its kernels are: the same for all of them, and nobody else's."""
-        if tenant.spec.isolation_level != "strict":
-            return None
-        for entry in tenant.entries.values():
-            if entry.kernel.spec.uid is not None:
-                return entry.kernel.spec.uid
-        return self.uid_for(self.uids())
-
-    def give_user(self, entry: Entry) -> None:
-        """A kernel that is to be started at `strict` and was made before it was to be has its tenant's user now."""
-        spec = entry.kernel.spec
-        if spec.isolation_level == "strict" and spec.uid is None and entry.tenant in self._tenants:
-            uid = self._uid(self._tenants[entry.tenant])
-            if uid is not None:
-                self._supervisor.change_spec(entry, replace(spec, uid=uid))
-
-    def uids(self) -> set[int]:
-        """Users that kernels have, or will become."""
-        return {uid for entry in self._supervisor if (uid := entry.kernel.spec.uid) is not None}
 
     async def remove(self, tenant: Tenant) -> None:
         """End its kernels and forget it."""

@@ -1,0 +1,42 @@
+"""Whose processes kernels are at `strict`, where the fleet is root: each tenant's own user, and nobody else's."""
+
+from msgspec.structs import replace
+
+from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.isolation import Isolation
+from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.controller.tenants import Tenant, Tenants
+
+
+class Users:
+    """Belongs to the event loop."""
+
+    def __init__(self, tenants: Tenants, supervisor: Supervisor, isolation: Isolation) -> None:
+        self._tenants = tenants
+        self._supervisor = supervisor
+        self._isolation = isolation
+        tenants.uid_of = self.of
+
+    def of(self, tenant: Tenant) -> int | None:
+        """The user of all of a tenant's kernels; None = they stay whose the fleet is, or there is none left."""
+        if tenant.spec.isolation_level != "strict":
+            return None
+        for entry in tenant.entries.values():
+            if entry.kernel.spec.uid is not None:
+                return entry.kernel.spec.uid
+        return self._isolation.uid_for(self._taken())
+
+    def require(self) -> None:
+        """ConflictError when there is none left for another tenant."""
+        self._isolation.require_uid(self._taken())
+
+    def give(self, entry: Entry) -> None:
+        """A kernel that is to be started at `strict` and was made before it was to be has its tenant's user now."""
+        spec = entry.kernel.spec
+        if spec.isolation_level == "strict" and spec.uid is None and entry.tenant in self._tenants:
+            uid = self.of(self._tenants.get(entry.tenant))
+            if uid is not None:
+                self._supervisor.change_spec(entry, replace(spec, uid=uid))
+
+    def _taken(self) -> set[int]:
+        return {uid for entry in self._supervisor if (uid := entry.kernel.spec.uid) is not None}

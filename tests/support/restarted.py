@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.census import take_census
+from llmspell_fleet.cgroups.group import remove
+from llmspell_fleet.cgroups.tree import fleet_folder
+from support.census import Seen, take_census
 from support.fleets import FleetHome
 from support.homes import Home, new_home, wait_until
 
@@ -108,11 +110,18 @@ class RestartedFleet(FleetHome):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        census = take_census(self.home)
-        kernels = [seen for processes in census.kernels.values() for seen in processes]
-        for seen in (*census.controllers, *census.zygotes, *kernels, *census.others):
+        # Where the controller could not end what it had, or none came back.
+        for seen in self._left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(seen.pid, signal.SIGKILL)
+        wait_until(lambda: not self._left(), "nothing is left of the fleet")
+        for directory in Path("/sys/fs/cgroup").glob(f"**/{fleet_folder(str(self.home.runtime))}"):
+            wait_until(lambda path=str(directory): remove(path), f"{directory} is empty")
+
+    def _left(self) -> list[Seen]:
+        census = take_census(self.home)
+        kernels = [seen for processes in census.kernels.values() for seen in processes]
+        return [*census.controllers, *census.zygotes, *kernels, *census.others]
 
 
 @contextlib.contextmanager

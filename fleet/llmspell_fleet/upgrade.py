@@ -38,6 +38,9 @@ CHECK_WITHIN_S: Final = 60.0
 
 LOOK_S: Final = 0.002
 
+TURNS: Final = 4
+"""Of the loop, from a connection's being accepted to its protocol's reading no more."""
+
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """They wait between the two images: nobody listens then, and most of them would end the process."""
 
@@ -194,10 +197,17 @@ class Upgrader:
         self._is_running = True
         try:
             checked = await self._check()
-            await self._drain(request, connection)
+            give_up_at = self._loop.time() + request.wait_s
+            await self._drain(request, connection, give_up_at)
+            # Whoever was accepted just now is no connection yet, and would be cut off.
+            self._server.stop_accepting()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            await self._drain(request, connection, give_up_at)
             self._replace(checked, connection)
         finally:
             self._is_running = False
+            await self._server.accept()
             self._server.intake.resume()
 
     async def _check(self) -> Checked:
@@ -209,12 +219,11 @@ class Upgrader:
         finally:
             helpers.discard(checking.pid)
 
-    async def _drain(self, request: UpgradeRequest, connection: object) -> None:
+    async def _drain(self, request: UpgradeRequest, connection: object, give_up_at: float) -> None:
         """Until nobody waits for an answer that would be lost."""
         intake = self._server.intake
         intake.pause()
         self._server.end_streams()
-        give_up_at = self._loop.time() + request.wait_s
         while True:
             await self._controller.recorded()
             if self._controller.supervisor.is_closing:

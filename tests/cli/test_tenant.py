@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from llmspell_cli.commands.tenant import _note_unready
 from llmspell_cli.main import root
+from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.tenant import Limits
 from support.commands import Commands, end
 from support.homes import DEADLINE_S
@@ -113,7 +116,13 @@ def test_what_is_named_is_changed_and_the_rest_stays(llmspell: Commands) -> None
 
     assert changed.code == 0
     assert ["ready", "3", "of", "3"] in [line.split() for line in changed.out.splitlines()]
-    assert changed.err.startswith("note: 1 of 3 kernels are ready so far: `llmspell tenant show acme` shows them")
+    assert changed.err == ""
+
+
+def test_kernels_that_are_not_ready_yet_are_told_of(served: ServedFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    _note_unready(msgspec.structs.replace(served.fleet.tenant(TenantId("acme")), replicas=3, ready=1))
+
+    assert "note: 1 of 3 kernels are ready so far: `llmspell tenant show acme` shows them" in capsys.readouterr().err
 
 
 def test_a_change_of_nothing_is_misuse(llmspell: Commands) -> None:

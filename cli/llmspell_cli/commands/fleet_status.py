@@ -16,7 +16,8 @@ from llmspell_fleet.model.views import HealthView, KernelView
 _COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
 _SHOWN_ID = 12
 """Characters of a kernel's id in tables; commands take any beginning that only one id has."""
-_COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death", "labels")
+_COLUMNS = ("id", "name", "tenant", "phase", "pid", "restarts", "memory", "uptime", "last death")
+_LABELS = "labels"
 
 _WARM = "(warm)"
 """In a tenant's place: it belongs to none yet."""
@@ -98,9 +99,12 @@ def list_command(where: Where, tenant: str | None, label: str | None, output: st
 
 
 def print_kernels(kernels: Sequence[KernelView]) -> None:
-    """Print a table of kernels, by tenant, name and id."""
+    """Print a table of kernels, by tenant, name and id; with their labels where there are any."""
     in_order = sorted(kernels, key=lambda kernel: (kernel.tenant, kernel.name, kernel.id))
-    print_table(_COLUMNS, [_cells(kernel) for kernel in in_order])
+    if any(kernel.labels for kernel in kernels):
+        print_table((*_COLUMNS, _LABELS), [(*_cells(kernel), shown_labels(kernel.labels)) for kernel in in_order])
+    else:
+        print_table(_COLUMNS, [_cells(kernel) for kernel in in_order])
 
 
 def _cells(kernel: KernelView) -> tuple[str, ...]:
@@ -115,7 +119,6 @@ def _cells(kernel: KernelView) -> tuple[str, ...]:
         "" if memory is None else rounded_size(memory),
         "" if kernel.uptime_s is None else rounded_duration(kernel.uptime_s),
         "" if kernel.last_death is None else _cause(kernel.last_death),
-        shown_labels(kernel.labels),
     )
 
 

@@ -80,6 +80,18 @@ class HttpServer:
         """End what follows events and logs: its reader asks again, from the number that it has."""
         self._front.end_streams()
 
+    def stop_accepting(self) -> None:
+        """Leave those who connect in the system's queue. In a moment, every connection that was accepted is known."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+
+    async def accept(self) -> None:
+        """Accept connections, unless that is so already."""
+        if not self._listeners:
+            tcp, unix = (one.dup() for one in self.sockets)
+            self._listeners = await _listen(self._front, tcp, unix)
+
     async def take_up(self, connections: Iterable[socket.socket]) -> None:
         """Serve clients that were connected to another process image."""
         for connection in connections:
@@ -135,12 +147,16 @@ async def serve_http(
     front = Front(
         Api(fleet, metrics, options, Followers(options.max_followers), Description(ROUTES, options.version)), guard
     )
+    listeners = await _listen(front, tcp, unix)
+    return HttpServer(front, listeners, sockets, f"http://{host}:{port}", options.socket)
+
+
+async def _listen(front: "Front", tcp: socket.socket, unix: socket.socket) -> list[asyncio.AbstractServer]:
     loop = asyncio.get_running_loop()
-    listeners: list[asyncio.AbstractServer] = [
+    return [
         await loop.create_server(front.connect, sock=tcp, backlog=BACKLOG),
         await loop.create_unix_server(front.connect, sock=unix, backlog=BACKLOG),
     ]
-    return HttpServer(front, listeners, sockets, f"http://{host}:{port}", options.socket)
 
 
 def _own_origins(url: str) -> tuple[str, ...]:

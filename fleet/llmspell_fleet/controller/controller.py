@@ -100,6 +100,7 @@ class Controller:
             self.metrics,
             fails_over=config.failover_enabled,
             has_quotas=config.resource_quotas,
+            later=self.background.run,
         )
         recorded = Recorded(self.executions, self._store, self.background)
         self._recorded = recorded

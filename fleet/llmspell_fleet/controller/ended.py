@@ -40,6 +40,8 @@ class Gone(msgspec.Struct, frozen=True):
     """Loop time since which that is known."""
     is_disowned: bool = False
     """Its tenant is gone too; one of the same name is another."""
+    is_deleted: bool = False
+    """Somebody deleted it, or its tenant: there is no such kernel (404). Why it ended can still be asked."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -97,6 +99,17 @@ class Ended:
         while len(self._stored) > STORED:
             self._store.save_note(NOTE + self._stored.popleft(), None)
 
+    def kernel_deleted(self, kernel: KernelId) -> None:
+        """A kernel that has left did so because somebody deleted it."""
+        gone = self._kernels.get(kernel, self._loop.time())
+        if gone is not None:
+            self._change(msgspec.structs.replace(gone, is_deleted=True))
+
+    def _change(self, gone: Gone) -> None:
+        self._kernels.replace(gone.spec.id, gone)
+        if gone.spec.id in self._stored:
+            self._store.save_note(NOTE + gone.spec.id, _encode(gone).decode())
+
     def restore(self, notes: Mapping[str, str]) -> None:
         """Know what the last controller knew."""
         stored = [_decode(text) for name, text in notes.items() if name.startswith(NOTE)]
@@ -115,19 +128,16 @@ class Ended:
         self._leases.forget(tenant)
         self._sessions.forget(tenant)
         for gone in self._kernels.of(tenant):
-            disowned = msgspec.structs.replace(gone, is_disowned=True)
-            self._kernels.replace(gone.spec.id, disowned)
-            if gone.spec.id in self._stored:
-                self._store.save_note(NOTE + gone.spec.id, _encode(disowned).decode())
+            self._change(msgspec.structs.replace(gone, is_disowned=True, is_deleted=True))
 
     def kernel(self, kernel: KernelId, tenant: TenantId | None) -> Gone | None:
         """A kernel that left, if it is `tenant`'s (None = anybody's)."""
         return self._seen(self._kernels.get(kernel, self._loop.time()), tenant)
 
     def check_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
-        """GoneError when it was there."""
+        """GoneError when it was there, and left without being deleted."""
         gone = self.kernel(kernel, tenant)
-        if gone is not None:
+        if gone is not None and not gone.is_deleted:
             raise GoneError(f"kernel {kernel} is no more: {_how(gone)}", gone.death)
 
     def check_lease(self, lease: str, tenant: TenantId | None) -> None:

@@ -1,8 +1,9 @@
 """The balanced route: admitted, given to a kernel, answered; tried elsewhere if it never began, and never run twice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -20,7 +21,7 @@ from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.store.records import Placed
 
 EXPIRY_S: Final = 0.050
-"""How long after its time an execution that has not begun is answered here: the kernel does not begin it any more."""
+"""How long after its time a kernel that has not answered an execution is asked not to begin it any more."""
 
 LADDER_S: Final = 3.0
 """How long after its time an execution that has begun may take to be stopped, replacement of the process included."""
@@ -61,14 +62,23 @@ class Executions:
     """Runs code on tenants' kernels. Belongs to the event loop."""
 
     def __init__(
-        self, tenants: Tenants, supervisor: Supervisor, metrics: ExecutionMetrics, *, fails_over: bool, has_quotas: bool
+        self,
+        tenants: Tenants,
+        supervisor: Supervisor,
+        metrics: ExecutionMetrics,
+        *,
+        fails_over: bool,
+        has_quotas: bool,
+        later: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
+        """`later` does something in the background."""
         self._loop = asyncio.get_running_loop()
         self._tenants = tenants
         self._supervisor = supervisor
         self._metrics = metrics
         self.fails_over = fails_over
         self.has_quotas = has_quotas
+        self._later = later
         self._count = 0
 
     def reserve(self, tenant: Tenant) -> None:
@@ -231,18 +241,14 @@ class Executions:
         """An execution's time is over, and it was not answered."""
         if answer.done():
             return
-        if channel.has_begun(answer):
-            self._loop.call_later(LADDER_S, self._give_up, entry, channel, answer)
-        else:
-            answer.set_result(_EXPIRED % (_NOT_BEGUN, _NOT_BEGUN, 0.0))
-            # Busy, or deaf? A kernel says who it is also while it runs something.
-            channel.greet()
-            self._loop.call_later(LADDER_S, self._look, entry, channel, self._loop.time())
+        self._loop.call_later(LADDER_S, self._give_up, entry, channel, answer)
+        self._later(self._call_off(channel, answer))
 
-    def _look(self, entry: Entry, channel: Channel, asked_at: float) -> None:
-        """Whether a kernel has said anything since it was asked."""
-        if entry.channel is channel and channel.heard_at < asked_at and entry.kernel.phase in TAKES_WORK:
-            self._supervisor.apply(entry, Unresponsive(entry.kernel.incarnation, _DEAF.decode()))
+    async def _call_off(self, channel: Channel, answer: "asyncio.Future[bytes]") -> None:
+        """Answer an execution that has not begun, once the kernel said that it will not."""
+        with contextlib.suppress(ConnectionError):  # it died: its death is the answer
+            if await channel.expire(answer) and not answer.done():
+                answer.set_result(_EXPIRED % (_NOT_BEGUN, _NOT_BEGUN, 0.0))
 
     def _give_up(self, entry: Entry, channel: Channel, answer: "asyncio.Future[bytes]") -> None:
         """Nor when it should have been stopped: such a kernel answers nobody."""

@@ -289,6 +289,7 @@ class Provisioning:
         self._of.supervisor.apply(entry, StopAsked())
         self._of.tenants.reconcile(owner)
         await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
+        self._of.ended.kernel_deleted(kernel)
         await self._recorded()
 
     async def interrupt_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
@@ -296,7 +297,11 @@ class Provisioning:
         entry = self._entry(kernel, tenant)
         if entry.process is None:
             raise ConflictError(f"kernel {kernel} has no process: it is {entry.kernel.phase.value}")
-        send_signal(entry.process, signal.SIGINT)
+        if entry.channel is not None and not entry.load:
+            # In line with what is sent later, which it must not hit.
+            entry.channel.interrupt()
+        else:
+            send_signal(entry.process, signal.SIGINT)
         self._of.supervisor.emit(entry, "kernel.interrupted")
 
     async def restart_kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -63,6 +63,8 @@ class AdoptReply(msgspec.Struct):
     replies: dict[str, msgspec.Raw]
     forgotten: int
 
+
+_NOT_BEGUN: Final = b'{"begun":false}'
 
 _decode_adopted = msgspec.json.Decoder(AdoptReply).decode
 
@@ -146,9 +148,26 @@ class Channel:
         return self._tickets
 
     def has_begun(self, answer: "asyncio.Future[bytes]") -> bool:
-        """Whether the execution of `answer` was begun."""
+        """Whether the execution of `answer` is known to have begun."""
         begun = self._progress.begun
         return any(sent.ticket <= begun for sent in self._sent.values() if sent.answer is answer)
+
+    async def expire(self, answer: "asyncio.Future[bytes]") -> bool:
+        """See to it that the execution of `answer` does not begin any more; False = it has, or it is answered.
+
+        The kernel says so, at once whatever it runs: it alone knows what it is about to begin. ConnectionError: it
+        ended meanwhile.
+        """
+        ticket = next((sent.ticket for sent in self._sent.values() if sent.answer is answer), None)
+        if ticket is None or self.has_begun(answer):
+            return False
+        asked: asyncio.Future[bytes] = self._loop.create_future()
+        self._asked[self._link.expire(ticket)] = asked
+        return await asked == _NOT_BEGUN
+
+    def interrupt(self) -> None:
+        """Interrupt what it runs, and nothing that is sent later."""
+        self._link.interrupt()
 
     # --- what earlier controllers had asked
 
@@ -208,7 +227,7 @@ class Channel:
             sent = self._sent.get(number)
             if sent is not None and sent.on_output is not None:
                 sent.on_output(content)
-        elif kind in {"statistics_reply", "limits_reply"}:
+        elif kind in {"statistics_reply", "limits_reply", "expire_reply"}:
             asked = self._asked.pop(number, None)
             if asked is not None and not asked.done():
                 asked.set_result(content)

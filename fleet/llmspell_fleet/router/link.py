@@ -205,6 +205,14 @@ class Link:
         """Ask for other limits; returns the request's number."""
         return self._send("limits_request", _encode(content))
 
+    def expire(self, ticket: int) -> int:
+        """Ask that a run does not begin any more; returns the request's number."""
+        return self._send("expire_request", b'{"ticket":%d}' % ticket)
+
+    def interrupt(self) -> None:
+        """Have what runs interrupted, and nothing that is sent later; there is no answer."""
+        self._send("interrupt_request", b"{}")
+
     def statistics(self) -> int:
         """Ask for statistics; returns the request's number."""
         return self._send("statistics_request", b"{}")

@@ -146,6 +146,8 @@ class JupyterServer:
             diagnostics,
             reply=lambda *reply: self._replies.send(sockets.shell, *reply),
             on_limits=self.limit,
+            on_interrupt=lambda: self.interrupts.interrupt("interrupt"),
+            on_expire=worker.expire,
         )
         # An old client's too: Jupyter once asked it here.
         self.supervision.handlers["shutdown_request"] = partial(self._shut_down, sockets.shell)

@@ -1,9 +1,14 @@
-"""What only a supervisor asks, on the shell channel: to be claimed, culled, adopted, held to other limits."""
+"""What only a supervisor asks, on the shell channel: to be claimed, culled, adopted, held to other limits.
+
+`expire_request` (`{"ticket": n}`): that run's time is over at its supervisor's, and it is not to begin any more.
+`expire_reply` says in `begun` whether it has: then its own reply comes. `interrupt_request` is as on control, but in
+line with the runs, so that it hits none which was sent later.
+"""
 
 from collections.abc import Callable
 from hmac import compare_digest
 from time import monotonic
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -19,9 +24,17 @@ from llmspell_kernel.wire.jupyter import Message
 
 Reply = Callable[[Message, str, bytes], None]
 
+
+class ExpireRequest(msgspec.Struct, gc=False):
+    """The content of `expire_request`."""
+
+    ticket: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+
+
 _decode_adopt: Final = msgspec.json.Decoder(AdoptRequest).decode
 _decode_claim: Final = msgspec.json.Decoder(ClaimRequest).decode
 _decode_cull: Final = msgspec.json.Decoder(CullRequest).decode
+_decode_expire: Final = msgspec.json.Decoder(ExpireRequest).decode
 _decode_limits: Final = msgspec.json.Decoder(LimitsRequest).decode
 
 
@@ -37,21 +50,26 @@ class Supervision:
         *,
         reply: Reply,
         on_limits: Callable[[KernelLimits], None],
+        on_interrupt: Callable[[], object],
+        on_expire: Callable[[int], bool],
     ) -> None:
         self._succession = succession
         self._lifetime = lifetime
         self._executions = executions
         self._diagnostics = diagnostics
         self._reply = reply
+        self._on_expire = on_expire
         self.on_limits = on_limits
         """Called with other limits, which the supervisor asks for."""
         self.proof = ""
         """What a supervisor proves itself by where a client's key is not enough; "" = there is none."""
         self.claim = Claim(None, "", LogOptions(), diagnostics)
-        self.handlers: dict[str, Callable[[Message], None]] = {
+        self.handlers: dict[str, Callable[[Message], object]] = {
             "adopt_request": self._adopt,
             "claim_request": self._claim,
             "cull_request": lambda message: self._lifetime.cull(_decode_cull(message.content_bytes)),
+            "expire_request": self._expire,
+            "interrupt_request": lambda _message: on_interrupt(),
             "limits_request": self._limit,
         }
 
@@ -62,6 +80,10 @@ class Supervision:
     def _claim(self, message: Message) -> None:
         self._lifetime.used(monotonic())
         self.claim.accept(_decode_claim(message.content_bytes))
+
+    def _expire(self, message: Message) -> None:
+        is_in_time = self._on_expire(_decode_expire(message.content_bytes).ticket)
+        self._reply(message, "expire_reply", b'{"begun":false}' if is_in_time else b'{"begun":true}')
 
     def _limit(self, message: Message) -> None:
         """Clients hold the key that signs messages, and must not lift what holds their scripts."""

@@ -68,6 +68,8 @@ class Worker:
         self._sleeping = False
         self._failed_epoch = -1
         self._quiet_until = 0.0
+        self._begun = 0
+        self._expired: set[int] = set()
         self._thread = threading.Thread(target=self._work, name="lua", daemon=True)
         self._made = threading.Event()
         self._fault: Exception | None = None
@@ -85,6 +87,13 @@ class Worker:
         self._jobs.extend(jobs)
         if self._sleeping:
             self._wakeup.wake()
+
+    def expire(self, ticket: int) -> bool:
+        """Do not begin the execution of `ticket` any more. False = too late: it was begun, or is over."""
+        self._expired.add(ticket)
+        begun = self._begun
+        self._expired = {waiting for waiting in self._expired if waiting >= begun}
+        return begun < ticket
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread when its current job ends. False when that took longer."""
@@ -137,7 +146,12 @@ class Worker:
             if job.due and time.monotonic() >= job.due:
                 self._finish(Finished(job.number, _EXPIRED))
                 return
+            # Said before it is looked at, as `expire` looks after it has said: one of the two sees the other.
+            self._begun = job.ticket
             self._on_begin(job.ticket)
+            if job.ticket in self._expired:
+                self._finish(Finished(job.number, _EXPIRED))
+                return
         elif job.epoch == self._failed_epoch:
             self._finish(Finished(job.number, None))
             return

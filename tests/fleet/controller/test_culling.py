@@ -10,7 +10,9 @@ import pytest
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.tenants import Tenant
 from llmspell_fleet.errors import GoneError, NotFoundError
+from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.policy.events import StopAsked
 from llmspell_kernel.client.kernel_client import KernelClient
 from llmspell_kernel.connection import ConnectionInfo
 from support.controllers import SPIN, Site, Start, begun, in_phase, only
@@ -28,6 +30,14 @@ def _client(entry: Entry) -> Iterator[KernelClient]:
     with KernelClient(entry.connection) as client:
         client.connect()
         yield client
+
+
+async def _leaves(site: Site, kernel: KernelId) -> None:
+    """Have a kernel leave for good, as when the pool shrinks."""
+    entry = site.controller.supervisor.get(kernel)
+    assert entry is not None
+    site.controller.supervisor.apply(entry, StopAsked())
+    await eventually(lambda: site.controller.supervisor.get(kernel) is None, "the kernel has left")
 
 
 def _told(site: Site, entry: Entry) -> list[str]:
@@ -176,7 +186,7 @@ async def test_a_kernel_that_left_is_gone_and_says_why(controller: Start) -> Non
         service = site.controller.service
         lent = await service.lease(tenant.id, "mine")
 
-        await service.delete_kernel(lent.kernel_id, None)
+        await _leaves(site, lent.kernel_id)
 
         for owner in (None, tenant.id):
             with pytest.raises(GoneError, match="was stopped") as told:
@@ -192,8 +202,20 @@ async def test_a_kernel_that_left_is_gone_and_says_why(controller: Start) -> Non
         again = await site.tenant()
         with pytest.raises(NotFoundError):
             service.kernel(lent.kernel_id, again.id)
-        with pytest.raises(GoneError):
+        with pytest.raises(NotFoundError):
             service.kernel(lent.kernel_id, None)
+
+
+async def test_a_kernel_that_somebody_deleted_is_not_there(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant()
+        entry = only(tenant)
+
+        await site.controller.service.delete_kernel(entry.id, None)
+
+        with pytest.raises(NotFoundError):
+            site.controller.service.kernel(entry.id, None)
+        assert (await site.controller.service.why(entry.id, None)).deaths
 
 
 async def test_a_crash_takes_no_lease_away(controller: Start) -> None:
@@ -214,7 +236,7 @@ async def test_what_is_remembered_of_the_ended_is_bounded(controller: Start, mon
         tenant = await site.tenant(replicas=3)
         ids = list(tenant.entries)
         for kernel in ids:
-            await site.controller.service.delete_kernel(kernel, None)
+            await _leaves(site, kernel)
 
         with pytest.raises(NotFoundError):
             site.controller.service.kernel(ids[0], None)

@@ -23,7 +23,7 @@ Make = Callable[..., Tenant]
 
 _MEMBERS = {
     *("id", "name", "tenant", "phase", "pid", "incarnation", "started_at"),
-    *("uptime_s", "restarts", "usage", "limits", "last_death", "labels"),
+    *("uptime_s", "restarts", "usage", "limits", "last_death", "labels", "isolation_level"),
 }
 
 

@@ -16,7 +16,7 @@ import msgspec
 from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.controller.controller import Controller
 from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from llmspell_fleet.controller.events import Events
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.errors import TooManyError
 from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.policy.autoscale import Scale, Trend, begin, decide, shrinks_at

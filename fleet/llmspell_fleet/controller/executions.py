@@ -9,7 +9,8 @@ import msgspec
 
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants, own_session
+from llmspell_fleet.controller.tenant import Tenant, own_session
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.errors import KernelDiedError, TooLargeError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase

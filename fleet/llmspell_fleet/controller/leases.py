@@ -11,7 +11,8 @@ from llmspell_fleet.controller.culling import Told
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.ended import Ended
 from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.errors import NotFoundError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase

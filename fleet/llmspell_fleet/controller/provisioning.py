@@ -23,7 +23,8 @@ from llmspell_fleet.controller.recorded import Recorded
 from llmspell_fleet.controller.rolls import Rolls
 from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.users import Users
 from llmspell_fleet.controller.views import kernel_view, tenant_view

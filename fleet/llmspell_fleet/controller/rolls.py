@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.views import RollView

@@ -9,7 +9,7 @@ import msgspec
 
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.executions import Executions
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import FleetError
 from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.problems import problem_of

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.isolation import Isolation
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 
 
 class Users:

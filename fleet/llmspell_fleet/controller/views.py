@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.limits import limit_views
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.views import KernelView, TenantView, Usage
 from llmspell_fleet.observe.usage import ProcessUsage

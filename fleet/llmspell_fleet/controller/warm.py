@@ -20,7 +20,8 @@ import msgspec
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.errors import ConflictError, UnavailableError
 from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase

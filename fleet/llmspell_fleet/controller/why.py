@@ -10,7 +10,8 @@ from llmspell_fleet.controller.ended import Gone
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.leases import Leases
 from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenant, Tenants
+from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.tenants import Tenants
 from llmspell_fleet.model.kernel import Death, KernelSpec
 from llmspell_fleet.model.why import Coming, WhyView
 from llmspell_fleet.policy.lifecycle import shown

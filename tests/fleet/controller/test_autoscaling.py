@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import ConflictError, TooManyError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import KernelRequest, TenantChange

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import GoneError, NotFoundError
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Phase

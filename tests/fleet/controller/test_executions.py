@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from llmspell_fleet.controller import executions
-from llmspell_fleet.controller.tenants import Tenant, own_session
+from llmspell_fleet.controller.tenant import Tenant, own_session
 from llmspell_fleet.errors import KernelDiedError, TooManyError, UnavailableError
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.spawner.scripted import Step

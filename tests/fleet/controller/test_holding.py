@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llmspell_fleet.cgroups.tree import FleetCgroups
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.holding import load_secret
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import ConflictError, KernelDiedError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.kernel import Phase

@@ -9,7 +9,7 @@ import pytest
 
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.leases import Leases
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import GoneError, NotFoundError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from llmspell_fleet.controller.recorded import Recorded
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import ConflictError, NotFoundError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.tenant import TenantSpec

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import BadRequestError, ConflictError, TooManyError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import RollRequest, TenantChange

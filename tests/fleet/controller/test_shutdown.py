@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.model.kernel import Death, Phase
 from support.controllers import PATIENT, Site, Start, begun, in_phase, kill, only
 from support.forking import DEAF, patch_kernels

@@ -8,7 +8,7 @@ import pytest
 
 from llmspell_fleet.controller import streaming
 from llmspell_fleet.controller.streaming import _Pieces
-from llmspell_fleet.controller.tenants import Tenant
+from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import TooManyError, UnavailableError
 from support.controllers import SPIN, Site, Start, begun, kill, only, request
 from support.spawning import eventually

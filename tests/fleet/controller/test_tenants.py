@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from llmspell_fleet.config import DeclaredKernel
-from llmspell_fleet.controller import tenants as module
+from llmspell_fleet.controller import tenant as module
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.output import Output
-from llmspell_fleet.controller.tenants import Tenant, own_session
+from llmspell_fleet.controller.tenant import Tenant, own_session
 from llmspell_fleet.errors import NotFoundError, TooManyError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase

@@ -171,8 +171,7 @@ def _has_socket(connection: ConnectionInfo) -> bool:
 
 def _without_process(stored: Kernel) -> Kernel:
     """As stored, but where it said that there is a process, that has to be seen first."""
-    is_done = stored.phase is Phase.FAILED and stored.spec.restart == "never"
-    is_down = stored.is_wanted and (stored.phase is Phase.STOPPED or is_done)
+    is_down = stored.is_wanted and stored.phase in {Phase.STOPPED, Phase.FAILED}
     return replace(
         stored,
         phase=stored.phase if is_down else Phase.PENDING,

@@ -93,6 +93,8 @@ class Supervisor(Entries):
         """Children of this process that are neither kernels nor the spawner's."""
         self.is_closing = False
         """The fleet ends: processes do, and what should be is left as it is."""
+        self.lasting: Callable[[Kernel], Kernel] = lambda kernel: kernel
+        """What is recorded of a kernel."""
         self.on_change: Callable[[Entry, Kernel], None] = lambda _entry, _was: None
         """Called with an entry and its record before, each time that the record was replaced."""
         self.on_suspended: Callable[[Entry, bool], None] = lambda _entry, _is_suspended: None
@@ -153,8 +155,7 @@ class Supervisor(Entries):
             entry.clear_timer()
         for action in actions:
             self._act(entry, action)
-        if not self.is_closing:
-            self._store.save_kernel(kernel)
+        self._store.save_kernel(self.lasting(kernel))
         if kernel.phase is Phase.READY and was.phase is Phase.STARTING:
             self._metrics.kernel_started(entry.tenant, self._loop.time() - entry.asked_at)
             self.holder.ready(entry)

@@ -39,11 +39,18 @@ class Sent(msgspec.Struct):
 
     id: str
     code: str
-    """By an earlier controller: its SHA-256."""
+    """With `is_past`, its SHA-256."""
     ticket: int
     sent_at: float
     answer: "asyncio.Future[bytes]"
     on_output: Callable[[bytes], None] | None
+    is_past: bool = False
+    """Sent by an earlier controller."""
+
+    def as_running(self, now: float) -> RunningExecution:
+        """For a death certificate."""
+        digest = self.code if self.is_past else sha256(self.code.encode("utf-8", "surrogatepass")).hexdigest()
+        return RunningExecution(id=self.id, sha256=digest, running_s=round(now - self.sent_at, 6))
 
 
 class _Past(msgspec.Struct):
@@ -65,6 +72,12 @@ class AdoptReply(msgspec.Struct):
 
 
 _NOT_BEGUN: Final = b'{"begun":false}'
+
+_CUT_OFF: Final = (b'{"status":"interrupted"', b'{"status":"timeout"')
+"""How the replies of runs begin that did not come to their script's end."""
+
+CUT_OFF_S: Final = 1.0
+"""How long before its process's end a run was cut off that the end has to do with: it is answered, and ends."""
 
 _decode_adopted = msgspec.json.Decoder(AdoptReply).decode
 
@@ -109,6 +122,8 @@ class Channel:
         self._on_answered = on_answered
         self._on_idle = on_idle
         self._sent: dict[int, Sent] = {}
+        self._cut_off: tuple[Sent, float] | None = None
+        """The run that was answered last without its script's end, and when (loop time)."""
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._past: dict[str, Sent] = {}
         """What earlier controllers had sent, by msg_id."""
@@ -189,7 +204,9 @@ class Channel:
             answer = self._loop.create_future()
             # Most of them nobody waits for, and nobody looks at how they ended.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._past[one.msg_id] = Sent(one.execution, one.sha256, one.ticket, now - one.running_s, answer, None)
+            self._past[one.msg_id] = Sent(
+                one.execution, one.sha256, one.ticket, now - one.running_s, answer, None, is_past=True
+            )
             inherited.line.append(answer)
             if one.execution:
                 inherited.running[one.execution] = answer
@@ -202,10 +219,13 @@ class Channel:
     def _hear_past(self, kind: str, asked: str, content: bytes) -> None:
         self.heard_at = self._loop.time()
         sent = self._past.pop(asked, None) if kind == "run_reply" else None
-        if sent is None:
-            return
+        if sent is not None:
+            self._answered(sent, content)
+
+    def _answered(self, sent: Sent, content: bytes) -> None:
         self.load -= 1
         self.executions += 1
+        self._cut_off = (sent, self._loop.time()) if content.startswith(_CUT_OFF) else None
         if not sent.answer.done():
             sent.answer.set_result(content)
         if not self.load:
@@ -215,14 +235,8 @@ class Channel:
         self.heard_at = self._loop.time()
         if kind == "run_reply":
             sent = self._sent.pop(number, None)
-            if sent is None:
-                return
-            self.load -= 1
-            self.executions += 1
-            if not sent.answer.done():
-                sent.answer.set_result(content)
-            if not self.load:
-                self._on_idle()
+            if sent is not None:
+                self._answered(sent, content)
         elif kind == "run_output":
             sent = self._sent.get(number)
             if sent is not None and sent.on_output is not None:
@@ -240,14 +254,12 @@ class Channel:
             self._on_answered()
 
     def running(self) -> tuple[RunningExecution, ...]:
-        """What was begun and not answered, for a death certificate."""
+        """What was begun and not answered, or was cut off just now, for a death certificate."""
         begun, now = self._progress.begun, self._loop.time()
-        own = ((sent, _digest(sent.code)) for sent in self._sent.values() if sent.ticket <= begun)
-        past = ((sent, sent.code) for sent in self._past.values() if sent.ticket <= begun)
-        return tuple(
-            RunningExecution(id=sent.id, sha256=digest, running_s=round(now - sent.sent_at, 6))
-            for sent, digest in (*past, *own)
-        )
+        running = [sent for sent in (*self._past.values(), *self._sent.values()) if sent.ticket <= begun]
+        if self._cut_off is not None and now - self._cut_off[1] < CUT_OFF_S:
+            running.append(self._cut_off[0])
+        return tuple(sent.as_running(now) for sent in running)
 
     def claim(self, *, name: str, log_level: str) -> None:
         """Tell it that it is somebody's now, and what it is called."""
@@ -300,7 +312,3 @@ class Channel:
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(ConnectionResetError("the kernel has ended"))
-
-
-def _digest(code: str) -> str:
-    return sha256(code.encode("utf-8", "surrogatepass")).hexdigest()

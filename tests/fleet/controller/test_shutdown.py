@@ -144,8 +144,12 @@ async def test_what_should_be_is_left_as_it_is(controller: Start) -> None:
         await site.store.flush()
 
         after = site.store.load()
-        assert (after.tenants, after.kernels) == (before.tenants, before.kernels)
-        assert all(kernel.is_wanted for kernel in after.kernels)
+        assert after.tenants == before.tenants
+        assert [kernel.spec for kernel in after.kernels] == [kernel.spec for kernel in before.kernels]
+        for kernel in after.kernels:
+            assert (kernel.is_wanted, kernel.phase, kernel.pid, kernel.ending) == (True, Phase.PENDING, None, None)
+            assert kernel.last_death is not None
+            assert kernel.last_death.cause == "stopped"
 
 
 async def test_stopping_twice_is_stopping_once(controller: Start) -> None:

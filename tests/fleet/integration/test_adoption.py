@@ -188,6 +188,39 @@ def test_what_is_desired_outlives_down_and_numbers_of_events_go_on(fleet: FleetH
     assert min(event["seq"] for event in later) == before[-1]["seq"] + 1
 
 
+def test_an_orderly_end_is_nobody_s_death_and_nobody_s_wish(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2, restart="never")
+    (drained, kept) = (kernel["id"] for kernel in tenant.kernels())
+    assert fleet.ask("POST", f"/v1/kernels/{drained}/drain").status == 200
+    wait_for(lambda: tenant.kernel(drained)["phase"] == "STOPPED", "it is drained")
+
+    fleet.down()
+    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+
+    tenant = _again(fleet, tenant)
+    wait_for(lambda: tenant.kernel(kept)["phase"] == "READY", "what served serves again")
+    assert tenant.kernel(drained)["phase"] == "STOPPED", "stopped stays stopped"
+    (death,) = fleet.ask("GET", f"/v1/kernels/{kept}/why").json["deaths"]
+    assert death["cause"] == "stopped"
+    assert fleet.ask("GET", "/health").json["status"] == "healthy"
+
+
+def test_what_has_failed_stays_so_until_a_person_restarts_it(home: Home) -> None:
+    fleet = FleetHome(home)
+    fleet.up(config="[fleet]\nstartup_kernels = 1\n[fleet.restart]\nmax_restarts = 0\n")
+    try:
+        (kernel,) = fleet.wait_ready()
+        os.kill(kernel["pid"], signal.SIGKILL)
+        wait_for(lambda: fleet.kernels()[0]["phase"] == "FAILED", "it has failed")
+
+        _kill_and_up(fleet)
+
+        assert fleet.kernels()[0]["phase"] == "FAILED"
+        assert fleet.ask("POST", f"/v1/kernels/{kernel['id']}/restart").json["phase"] == "READY"
+    finally:
+        home.llmspell("fleet", "down", "--force")
+
+
 def test_sessions_live_where_they_lived_and_are_told_what_they_lost(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme", replicas=3, strategy="sticky")
     names = [f"s{number}" for number in range(9)]

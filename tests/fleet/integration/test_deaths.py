@@ -73,6 +73,18 @@ def _everywhere(tenant: Tenant, code: str) -> list[str]:
     return [str(tenant.value(code, session=session)) for session in homes.values()]
 
 
+def test_a_script_that_had_to_be_ended_with_its_process_is_named_by_its_hash(make_tenant: Make) -> None:
+    tenant = make_tenant(limits={"execution_timeout_s": 1})
+    code = "return string.find(('a'):rep(40), ('a*'):rep(40) .. 'b')"
+
+    assert tenant.run(code)["status"] == "timeout"
+
+    kernel = tenant.wait_restarted(tenant.created["kernels"][0]["id"])
+    assert kernel["last_death"]["cause"] == "execution_limit"
+    (running,) = kernel["last_death"]["executions"]
+    assert running["sha256"] == hashlib.sha256(code.encode()).hexdigest()
+
+
 def test_what_had_not_begun_runs_elsewhere(make_tenant: Make) -> None:
     tenant = make_tenant(replicas=2, strategy="round_robin")
     spinning = [tenant.begin(SPIN) for _ in range(2)]

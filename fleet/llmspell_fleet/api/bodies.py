@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from llmspell_fleet.api.answers import JSON
+from llmspell_fleet.api.expected import explained
 from llmspell_fleet.api.problems import (
     BodyTooLargeError,
     ExpectationError,
@@ -54,7 +55,7 @@ def decode_body(body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise BadRequestError(f"the body does not have its form: {error}") from None
+        raise BadRequestError(f"the body does not have its form: {explained(error, decoder.type)}") from None
     except UnicodeDecodeError as error:
         raise BadRequestError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except (msgspec.DecodeError, RecursionError) as error:
@@ -81,7 +82,8 @@ def decode_query(text: str, type_: type[msgspec.Struct] | None) -> Any:
         return msgspec.convert(members, type_, strict=False)
     except msgspec.ValidationError as error:
         known = ", ".join(type_.__struct_fields__)
-        raise BadRequestError(f"the query is wrong: {str(error).replace('$.', '')} (known: {known})") from None
+        told = explained(error, type_).replace("$.", "")
+        raise BadRequestError(f"the query is wrong: {told} (known: {known})") from None
 
 
 CURLS_OWN: Final = "application/x-www-form-urlencoded"

@@ -56,6 +56,7 @@ async def test_a_body_that_cannot_be_meant(case: str, body: bytes, named: str) -
     ("body", "named"),
     [
         ({"id": "Acme"}, "$.id"),
+        ({"id": "acme", "warm": "maybe"}, 'Expected one of "never", "prefer", "require", found'),
         ({"id": "../etc"}, "$.id"),
         ({"id": "a" * 64}, "$.id"),
         ({"id": "\N{CYRILLIC SMALL LETTER A}cme"}, "$.id"),

@@ -146,12 +146,14 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
         return _distinct((*_ALWAYS_ALLOWED, self.host, *self.allowed_hosts))
 
 
-def load_fleet_file(path: str | None, *, environ: Mapping[str, str], text: str | None = None) -> FleetFile:
+def load_fleet_file(
+    path: str | None, *, environ: Mapping[str, str], text: str | None = None, source: str | None = None
+) -> FleetFile:
     """The file at `path`, or what `text` says in its place, or the defaults; ``LLMSPELL_LOG_LEVEL`` is on top.
 
-    ConfigurationError lists everything wrong with it.
+    `source` names `text` in messages. ConfigurationError lists everything wrong with it.
     """
-    source = path or FILE_NAME
+    source = source or path or FILE_NAME
     if text is not None:
         file = settings.decode(text, FleetFile, source=source, environ=environ)
     else:
@@ -169,9 +171,11 @@ def load_fleet_file(path: str | None, *, environ: Mapping[str, str], text: str |
     return msgspec.structs.replace(file, logging=msgspec.structs.replace(file.logging, level=logging.level))
 
 
-def load_fleet_config(path: str | None, *, environ: Mapping[str, str], text: str | None = None) -> FleetConfig:
+def load_fleet_config(
+    path: str | None, *, environ: Mapping[str, str], text: str | None = None, source: str | None = None
+) -> FleetConfig:
     """What `load_fleet_file` comes to; relative paths are the working directory's."""
-    return fleet_config(load_fleet_file(path, environ=environ, text=text))
+    return fleet_config(load_fleet_file(path, environ=environ, text=text, source=source))
 
 
 def fleet_config(file: FleetFile) -> FleetConfig:

@@ -12,7 +12,7 @@ from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.isolation import missing
 from llmspell_fleet.spawner.surveying import survey
-from llmspell_kernel.errors import RefusedError
+from llmspell_kernel.errors import MisuseError, RefusedError
 from llmspell_kernel.safe_files import read_private, write_private
 
 _LARGEST_BYTES = 64 * 1024 * 1024
@@ -48,8 +48,8 @@ class ConfigSource:
             file = self._options.config_file
             since = f", since {file} is as it was then" if file else ""
             self.said = f"the configuration that was applied at {applied.at} holds{since}"
-            return self._read(applied.text)
-        config = self._read(None)
+            return self._read(applied.text, f"the configuration that was applied at {applied.at}")
+        config = self._read()
         if applied is not None:
             self.said = (
                 f"{self._options.config_file or 'no file'} holds again, and not what was applied at {applied.at}"
@@ -62,9 +62,16 @@ class ConfigSource:
         if applied is not None and applied.file_sha256 != self._file_sha256():
             os.unlink(self._paths.applied_file)
 
-    def parse(self, text: str) -> FleetConfig:
-        """What `text` in the place of the file comes to; raises as `load`."""
-        return self._read(text)
+    def parse(self, text: str, *, name: str = "") -> FleetConfig:
+        """What `text` in the place of the file comes to; raises as `load`, with `name` for where it is from."""
+        name = name or "the configuration"
+        if not text.strip():
+            # A pipe that failed says nothing too, and every declared kernel would end.
+            raise MisuseError(
+                f"{name}: expected the text of a configuration, found nothing: nothing is changed. "
+                "For the defaults, and no declared kernels, send the one line `[fleet]`"
+            )
+        return self._read(text, name)
 
     def keep(self, text: str, at: str) -> None:
         """From now on that is the configuration, until the fleet's file has another content."""
@@ -93,10 +100,10 @@ class ConfigSource:
         except OSError:
             return "unreadable"
 
-    def _read(self, text: str | None) -> FleetConfig:
+    def _read(self, text: str | None = None, name: str | None = None) -> FleetConfig:
         options, paths = self._options, self._paths
         with contextlib.chdir(options.directory or "."):  # where relative paths in the file mean what they say
-            config = load_fleet_config(options.config_file, environ=os.environ, text=text)
+            config = load_fleet_config(options.config_file, environ=os.environ, text=text, source=name)
         config = apply_command_line(config, port=options.port)
         config, moved = rerooted(
             config,

@@ -32,7 +32,7 @@ def test_a_plan_is_shown_as_a_table_with_what_stays_as_it_is(
     assert ["tenant", "globex", "labels.a", "-", "b", "-"] in rows
     assert done.out.endswith("1 thing would be changed, 1 at the fleet's next restart\n")
     (asked,) = served.fleet.applied
-    assert (asked.config, asked.dry_run, asked.prune) == ("[fleet]\n", True, False)
+    assert (asked.config, asked.name, asked.dry_run, asked.prune) == ("[fleet]\n", str(file), True, False)
 
 
 def test_programs_read_the_plan(llmspell: Commands, file: Path) -> None:

@@ -99,8 +99,25 @@ def test_the_command_line_is_on_top_of_what_is_applied(paths: FleetPaths, file: 
     assert (config.port, config.log_file) == (7, f"{paths.logs}/mine.log")
     with pytest.raises(RefusedError, match="TLS"):
         source.parse("[security]\ntls_enabled = true\n")
-    with pytest.raises(MisuseError, match=r"fleet\.toml: \[fleet\] nam"):
+
+
+def test_messages_about_what_is_applied_name_it_and_not_the_fleet_s_own_file(paths: FleetPaths, file: Path) -> None:
+    source = _source(paths, file)
+
+    with pytest.raises(MisuseError, match=r"^the configuration: \[fleet\] nam"):
         source.parse("[fleet]\nnam = 5\n")
+    with pytest.raises(MisuseError, match=r"^other\.toml: \[fleet\] nam"):
+        source.parse("[fleet]\nnam = 5\n", name="other.toml")
+    source.keep("[fleet]\nnam = 5\n", AT)
+    with pytest.raises(MisuseError, match=rf"^the configuration that was applied at {AT}: \[fleet\] nam"):
+        source.load()
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t\r\n"])
+def test_nothing_is_no_configuration(paths: FleetPaths, text: str) -> None:
+    with pytest.raises(MisuseError, match=r"^standard input: expected the text .* found nothing.*`\[fleet\]`"):
+        _source(paths).parse(text, name="standard input")
+    assert _source(paths).parse("[fleet]").declared == (), "that is how it is meant"
 
 
 def test_relative_paths_are_the_fleet_s_own_and_not_a_client_s(paths: FleetPaths, tmp_path: Path) -> None:

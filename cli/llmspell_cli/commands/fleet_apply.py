@@ -59,7 +59,7 @@ def apply(where: Where, file: str, dry_run: bool, prune: bool, wait_s: float, ou
     runtime is kept, and shown, until the file says something new about it. Relative paths and ${NAME} are the fleet's.
     """
     client = where.client()
-    view = client.apply(ApplyRequest(config=_text(file), dry_run=dry_run, prune=prune))
+    view = client.apply(ApplyRequest(config=_text(file), name=_source(file), dry_run=dry_run, prune=prune))
     if output == "json":
         print_json(view)
     else:
@@ -90,6 +90,10 @@ def _text(file: str) -> str:
         raise MisuseError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise MisuseError(f"{file} is not UTF-8 text: byte {error.start}") from None
+
+
+def _source(file: str) -> str:
+    return "standard input" if file == "-" else file
 
 
 def _tenant_of(target: str) -> str:

@@ -39,7 +39,7 @@ class Applying:
     def apply(self, request: ApplyRequest) -> ApplyView:
         """Take a configuration that a client sent. BadRequestError lists all that is wrong with it."""
         try:
-            config = self._source.parse(request.config)
+            config = self._source.parse(request.config, name=request.name)
         except (MisuseError, RefusedError) as fault:
             raise BadRequestError(str(fault)) from None
         return self._take(config, prunes=request.prune, is_dry=request.dry_run, text=request.config)

@@ -128,6 +128,8 @@ class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     config: str
     """The text of a configuration file, TOML; relative paths and `${NAME}` are the controller's."""
+    name: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    """What messages call it, as the name of its file."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
     prune: bool = False

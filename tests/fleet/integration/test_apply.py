@@ -208,7 +208,8 @@ id = "t"
 @pytest.mark.parametrize(
     ("case", "text", "said"),
     [
-        ("no TOML", "[fleet", ["not TOML"]),
+        ("nothing", "", ["the configuration: expected the text", "[fleet]"]),
+        ("no TOML", "[fleet", ["the configuration: not TOML"]),
         (
             "many things wrong",
             '[fleet]\nstartup_kernel = 5\n[[fleet.tenants]]\nid = "a"\nreplica = 1\n[limits]\nfiles = "x"\n',

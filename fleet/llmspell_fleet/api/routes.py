@@ -67,7 +67,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         system.apply,
         ADMIN,
         {200: ApplyView},
-        problems=(429, 503),
+        problems=(409, 429, 503),
         example=ApplyRequest(config="[fleet]\nstartup_kernels = 4\n", dry_run=True),
     ),
     route(

@@ -81,10 +81,16 @@ class Configuring:
         return list(self._tenants.get(tenant).entries.values()) if tenant in self._tenants else []
 
     def require_room(self, todo: Plan, *, max_kernels: int) -> None:
-        """TooManyError: the fleet or a tenant's quota has no room for what would be added."""
+        """TooManyError: the fleet or a tenant's quota has no room for what would be added.
+
+        ConflictError: there is more than a bound that is lowered would allow.
+        """
         more = 0
         for name, spec in todo.tenants.items():
-            beyond = self._tenants.get(name).beyond(spec.replicas) if name in self._tenants else spec.replicas
+            beyond = spec.replicas
+            if name in self._tenants:
+                self._tenants.require_kept(spec)
+                beyond = self._tenants.get(name).beyond(spec.replicas)
             self._tenants.require_quota(beyond, spec)
             more += beyond
         if more:
@@ -93,6 +99,7 @@ class Configuring:
                 self._tenants.require_room(more)
             finally:
                 self._tenants.max_kernels = held
+        self._tenants.require_capacity(max_kernels, todo.tenants, todo.removed)
 
     def carry_out(self, todo: Plan) -> None:
         """Do what a plan says: nothing else is touched. What restarts, and who leaves, does so after this."""

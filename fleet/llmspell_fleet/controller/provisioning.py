@@ -108,7 +108,7 @@ class Provisioning:
         level = await self._of.isolation.granted(request.isolation_level or self.defaults.isolation_level)
         tenant_id = TenantId(request.id)
         if tenant_id in of.tenants:
-            raise ConflictError(f"tenant {tenant_id} exists already; PATCH changes it")
+            raise ConflictError(f"tenant {tenant_id} exists already; PATCH or `llmspell tenant update` changes it")
         replicas = request.replicas if request.autoscale is None else request.autoscale.clipped(request.replicas)
         if level == "strict":
             of.users.require()
@@ -127,7 +127,7 @@ class Provisioning:
         if spec.warm == "require":
             await of.warm.secure(of.tenants.new_spec(Tenant(record)), replicas, request.wait_s)
             if tenant_id in of.tenants:
-                raise ConflictError(f"tenant {tenant_id} exists by now; PATCH changes it")
+                raise ConflictError(f"tenant {tenant_id} exists by now; PATCH or `llmspell tenant update` changes it")
             of.tenants.promise(replicas, spec)
         tenant = of.tenants.add(record)
         of.metrics.add_tenant(tenant_id)
@@ -160,8 +160,7 @@ class Provisioning:
             found = self._of.tenants.get(tenant)
             changed = self._with(found.spec, change)
         spec = found.spec
-        if too_low := self._of.supervisor.holder.total_too_low(changed):
-            raise ConflictError(f"limits: {too_low}")
+        self._of.tenants.require_kept(changed)
         self._of.tenants.promise(found.beyond(changed.replicas), changed)
         if changed.isolation_level == "strict" != spec.isolation_level:
             self._of.users.require()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -11,14 +11,14 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.homes import Homes
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenant import Tenant
-from llmspell_fleet.errors import NotFoundError, TooManyError
+from llmspell_fleet.errors import ConflictError, NotFoundError, TooManyError
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase, inherited
 from llmspell_fleet.model.tenant import Limits, TenantSpec
 from llmspell_fleet.policy.admit import Denied, admit_kernels
 from llmspell_fleet.policy.events import DrainAsked, StartAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK, takes_work
-from llmspell_fleet.policy.quota import admit_quota, demand
+from llmspell_fleet.policy.quota import admit_quota, demand, too_low
 from llmspell_fleet.policy.reconcile import plan
 from llmspell_fleet.store.records import TenantRecord
 from llmspell_fleet.store.store import Store
@@ -121,6 +121,32 @@ class Tenants:
         after += [to.limits] * more
         counted = self._supervisor.holder.counted(to)
         return admit_quota(to.limits, demand(before), demand(after), counted=counted)
+
+    def require_kept(self, to: TenantSpec) -> None:
+        """ConflictError: the tenant, as it shall be, may have less than it has then."""
+        tenant = self.get(to.id)
+        old, new = tenant.spec.limits, to.limits
+        own = [e.kernel.spec.limits for e in tenant.entries.values() if e.kernel.is_wanted and not self._follows(e)]
+        others = max(0, to.replicas + tenant.room - len(own))
+        counted = self._supervisor.holder.counted(to)
+        reason = ""
+        if self.has_quotas:
+            reason = too_low(old, new, demand([*own, *[new] * others]), counted=counted)
+        if not reason and old.total_memory_bytes != new.total_memory_bytes:
+            reason = self._supervisor.holder.total_too_low(to)
+        if reason:
+            raise ConflictError(f"tenant {to.id}: limits: {reason}")
+
+    def require_capacity(self, max_kernels: int, to: Mapping[TenantId, TenantSpec], without: Container[str]) -> None:
+        """ConflictError: a fleet with so few kernels has no place for those of `to` and of the tenants that stay."""
+        staying = [tenant for tenant in self if not tenant.is_leaving and tenant.id not in without]
+        there = sum(to.get(tenant.id, tenant.spec).replicas + tenant.room for tenant in staying)
+        there += sum(spec.replicas for name, spec in to.items() if name not in self)
+        if max_kernels < self.max_kernels and there > max_kernels:
+            raise ConflictError(
+                f"[fleet] max_kernels: expected at least {there}, the kernels that tenants have, found {max_kernels}: "
+                "have fewer replicas or delete tenants first"
+            )
 
     def _follows(self, entry: Entry) -> bool:
         """Whether a kernel is as its tenant says: those that the configuration declares are as that says."""

@@ -61,3 +61,30 @@ def admit_quota(quota: Limits, before: Demand, after: Demand, *, counted: Contai
         )
         return Denied(total, detail, ROOM_RETRY_S)
     return None
+
+
+def too_low(old: Limits, new: Limits, held: Demand, *, counted: Container[str] = ()) -> str:
+    """Why a tenant's quotas must not be lowered from `old` to `new`: what it has is beyond one; "" = they may.
+
+    `held` is what it has after the change. `counted` are totals that cgroups hold.
+    """
+    if _is_lowered(old.max_kernels, new.max_kernels) and held.kernels > new.max_kernels:
+        return (
+            f"max_kernels: expected 0 (no bound) or at least {held.kernels}, the kernels that there are, found "
+            f"{new.max_kernels}: have fewer replicas or delete kernels first"
+        )
+    for total, name in OF_EACH:
+        most, asked = getattr(new, total), getattr(held, name)
+        if total in counted or not _is_lowered(getattr(old, total), most) or asked <= most:
+            continue
+        there = (
+            f"0 (no bound) or at least {asked:.15g}, the {name} of its {held.kernels} kernels together"
+            if math.isfinite(asked)
+            else f"0 (no bound), since there are kernels without {name}"
+        )
+        return f"{total}: expected {there}, found {most:.15g}: lower {name} in the same change, or delete kernels first"
+    return ""
+
+
+def _is_lowered(old: float, new: float) -> bool:
+    return 0 < new < (old or math.inf)

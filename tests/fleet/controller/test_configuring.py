@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from llmspell_fleet.config import DeclaredKernel, FleetConfig
 from llmspell_fleet.config_wanted import wanted
-from llmspell_fleet.errors import TooManyError
+from llmspell_fleet.errors import ConflictError, TooManyError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import TenantChange
-from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec
+from llmspell_fleet.model.tenant import DEFAULT_TENANT, Limits, TenantSpec
 from support.controllers import PATIENT, Site, Start, fleet_paths, running
 from support.kernels import READY_S
 from support.spawning import eventually
@@ -142,3 +142,25 @@ async def test_a_log_file_is_another_at_once(controller: Start) -> None:
         os.write(one.output._descriptor, b"a word\n")
 
         await eventually(lambda: file.exists() and "a word" in file.read_text(), "it is written")
+
+
+@pytest.mark.parametrize(
+    ("case", "lower", "said"),
+    [
+        ("the fleet's", {"max_kernels": 2}, r"\[fleet\] max_kernels: expected at least 3, .* found 2"),
+        ("a tenant's", {"limits": Limits(max_kernels=1)}, "tenant acme: .*max_kernels: expected 0 .* at least 2"),
+    ],
+)
+async def test_no_bound_is_lowered_below_what_there_is(
+    controller: Start, case: str, lower: dict[str, Any], said: str
+) -> None:
+    acme = TenantSpec(id=ACME, replicas=2)
+    async with controller(startup_kernels=1, tenants=(acme,)) as site:
+        site.controller.hold(config(startup_kernels=1, tenants=(acme,)))
+        lowered = config(startup_kernels=1, tenants=(replace(acme, limits=lower.pop("limits", acme.limits)),), **lower)
+
+        with pytest.raises(ConflictError, match=said):
+            carry_out(site, lowered)
+
+        assert site.controller.tenants.get(ACME).spec == acme, case
+        carry_out(site, replace(lowered, tenants=(replace(lowered.tenants[0], replicas=1),)))

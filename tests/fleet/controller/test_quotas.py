@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from llmspell_fleet.controller.tenant import Tenant
-from llmspell_fleet.errors import TooManyError
+from llmspell_fleet.errors import ConflictError, TooManyError
 from llmspell_fleet.model.requests import KernelRequest, TenantChange
 from support.controllers import Site, Start
 
@@ -43,8 +43,6 @@ async def test_replicas_beyond_the_quota_are_refused_and_nothing_is_changed(cont
             await change(site, tenant, replicas=3)
         assert tenant.spec.replicas == 2
         await change(site, tenant, replicas=3, limits={"max_kernels": 3})
-        await change(site, tenant, limits={"max_kernels": 1})
-        assert len(tenant.entries) == 3, "nothing is taken away"
         with pytest.raises(TooManyError):
             await more(site, tenant)
 
@@ -59,6 +57,25 @@ async def test_without_cgroups_the_sum_of_the_limits_is_held_to_the_total(contro
             await change(site, tenant, limits={"memory_bytes": 2 * 2**20})
         (view, _) = site.controller.service.kernels(tenant.id)
         assert view.limits["total_memory_bytes"].enforced_by == "controller"
+
+
+async def test_a_quota_is_not_lowered_below_what_there_is(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant(replicas=2, limits={"storage_bytes": 65536}, isolation_level="none")
+        before = tenant.spec
+
+        with pytest.raises(ConflictError, match=r"max_kernels: expected 0 .* at least 2, .* found 1: .* delete"):
+            await change(site, tenant, limits={"max_kernels": 1})
+        with pytest.raises(
+            ConflictError, match=r"total_storage_bytes: expected 0 .* at least 131072, .* found 65536: "
+        ):
+            await change(site, tenant, limits={"total_storage_bytes": 65536})
+        with pytest.raises(ConflictError, match=r"total_memory_bytes: expected 0 .* at least 1073741824, .* found"):
+            await change(site, tenant, limits={"total_memory_bytes": 2**20})
+        assert tenant.spec == before, "nothing is changed"
+
+        await change(site, tenant, replicas=1, limits={"max_kernels": 1, "total_storage_bytes": 65536})
+        assert tenant.spec.replicas == 1, "what is in one change is looked at as a whole"
 
 
 async def test_quotas_can_be_switched_off(controller: Start) -> None:

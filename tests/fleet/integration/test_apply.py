@@ -54,14 +54,14 @@ def _pids(fleet: FleetHome, tenant: str = "default") -> dict[str, int]:
     return {kernel["id"]: kernel["pid"] for kernel in fleet.kernels(tenant)}
 
 
-def _reload(fleet: FleetHome, text: str | None = None) -> str:
+def _reload(fleet: FleetHome, text: str | None = None, *, until: str = "was read again") -> str:
     """What the log says of a SIGHUP."""
     log = fleet.home.logs / "fleet.log"
     if text is not None:
         (fleet.home.path / "fleet.toml").write_text(text)
     before = len(log.read_text())
     os.kill(fleet.pid, signal.SIGHUP)
-    wait_until(lambda: "was read again" in log.read_text()[before:], "the reload is logged")
+    wait_until(lambda: until in log.read_text()[before:], "the reload is logged")
     return log.read_text()[before:]
 
 
@@ -244,6 +244,19 @@ def test_without_room_nothing_is_changed(fleet: FleetHome) -> None:
     answer = _ask(fleet, text.replace("replicas = 2", "replicas = 3"))
 
     assert (answer.status, answer.headers.get("Retry-After") is not None) == (429, True)
+    assert fleet.ask("GET", "/v1/tenants/acme").json["labels"] == {"env": "test"}
+    assert fleet.ask("POST", "/v1/tenants", {"id": "another"}).status == 201, "nor is the fleet smaller"
+
+
+def test_the_fleet_is_not_made_smaller_than_it_is(fleet: FleetHome) -> None:
+    fleet.ask("POST", "/v1/tenants", {"id": "of-the-api", "replicas": 3})
+    text = _BASE.replace("[fleet]", "[fleet]\nmax_kernels = 7").replace('"test"', '"prod"')
+
+    answer = _ask(fleet, text)
+    assert (answer.status, "expected at least 8" in answer.json["detail"]) == (409, True)
+    told = _reload(fleet, text, until="what held before holds on: [fleet] max_kernels: expected at least 8")
+
+    assert "was read again" not in told
     assert fleet.ask("GET", "/v1/tenants/acme").json["labels"] == {"env": "test"}
     assert fleet.ask("POST", "/v1/tenants", {"id": "another"}).status == 201, "nor is the fleet smaller"
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from llmspell_fleet.model.tenant import Limits
-from llmspell_fleet.policy.quota import OF_EACH, Demand, admit_quota, demand
+from llmspell_fleet.policy.quota import OF_EACH, Demand, admit_quota, demand, too_low
 
 KERNEL = Limits(memory_bytes=100, cpu_percent=50, storage_bytes=10)
 THREE = demand([KERNEL] * 3)
@@ -59,6 +59,37 @@ def test_less_is_allowed_above_a_quota_that_was_lowered(quota: Limits) -> None:
     assert admit_quota(quota, THREE, demand([KERNEL] * 2)) is None
     assert admit_quota(quota, THREE, THREE) is None
     assert admit_quota(quota, THREE, demand([KERNEL] * 4)) is not None
+
+
+@pytest.mark.parametrize(
+    ("case", "old", "new", "counted", "said"),
+    [
+        ("no quota", Limits(), Limits(), (), ""),
+        ("one for as many as there are", Limits(), Limits(max_kernels=3), (), ""),
+        ("a first one that is too low", Limits(), Limits(max_kernels=2), (), "max_kernels: expected 0"),
+        ("one that is lowered too far", Limits(max_kernels=3), Limits(max_kernels=2), (), "at least 3, the kernels"),
+        ("one that was too low before", Limits(max_kernels=2), Limits(max_kernels=2), (), ""),
+        ("one that is raised, not enough", Limits(max_kernels=1), Limits(max_kernels=2), (), ""),
+        ("one that is taken away", Limits(max_kernels=2), Limits(), (), ""),
+        ("memory", Limits(), Limits(total_memory_bytes=299), (), "at least 300, the memory_bytes of its 3 kernels"),
+        ("memory that a cgroup counts", Limits(), Limits(total_memory_bytes=1), {"total_memory_bytes"}, ""),
+        ("processor time", Limits(), Limits(total_cpu_percent=149), (), "at least 150, the cpu_percent"),
+        ("storage", Limits(total_storage_bytes=99), Limits(total_storage_bytes=29), (), "at least 30, the storage"),
+    ],
+)
+def test_a_quota_is_not_lowered_below_what_there_is(
+    case: str, old: Limits, new: Limits, counted: set[str], said: str
+) -> None:
+    reason = too_low(old, new, THREE, counted=counted)
+
+    assert said in reason, case
+    assert bool(said) == bool(reason), case
+
+
+def test_where_a_kernel_has_no_bound_a_total_says_so() -> None:
+    reason = too_low(Limits(), Limits(total_storage_bytes=9), demand([Limits()]))
+
+    assert "since there are kernels without storage_bytes" in reason
 
 
 kernels = st.builds(

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from llmspell_fleet.controller.background import Background
+from llmspell_fleet.controller.claims import Claims
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenant import Tenant
@@ -70,6 +71,7 @@ class WarmPool:
         self._tenants = tenants
         self._supervisor = supervisor
         self._metrics = metrics
+        self._claims = Claims(metrics)
         self._background = background
         self.size = 0
         """Kernels of the default spec that are kept warm."""
@@ -128,8 +130,7 @@ class WarmPool:
         wanted = key(spec)
         entry = next((one for one in self._entries.values() if self._fits(one, spec, wanted)), None)
         if entry is None or entry.channel is None:
-            if self.size or tenant.spec.warm_size or tenant.spec.warm == "require":
-                self._metrics.warm_claimed(tenant.id, "miss", None)
+            self._claims.missed(tenant, is_kept_some=bool(self.size or tenant.spec.warm_size))
             return None
         del self._entries[entry.id]
         # The kernel hears of it before anything that the tenant has it run.
@@ -140,7 +141,7 @@ class WarmPool:
         self._tenants.take_in(tenant, entry)
         data: dict[str, object] = {"incarnation": entry.kernel.incarnation, "pid": entry.kernel.pid, "warm": True}
         self._supervisor.emit(entry, "kernel.ready", data)
-        self._metrics.warm_claimed(tenant.id, "hit", perf_counter() - began)
+        self._claims.given(tenant, perf_counter() - began)
         self._has_changed.set()
         return entry
 
@@ -167,6 +168,7 @@ class WarmPool:
         def there() -> int:
             return sum(self._fits(entry, spec, wanted) for entry in self._entries.values())
 
+        late = max(0, number - there())
         self._demand[wanted] += number
         self._has_changed.set()
         try:
@@ -175,17 +177,16 @@ class WarmPool:
                     waiter = self._loop.create_future()
                     self._waiters.append(waiter)
                     await waiter
+            self._claims.secured(spec.tenant, late)
         except TimeoutError:
-            self._metrics.warm_claimed(spec.tenant, "timeout", None)
+            self._claims.timed_out(spec.tenant)
             raise UnavailableError(
                 f"tenant {spec.tenant} takes warm kernels only (warm is require), and {there()} of {number} were ready "
                 "in time: ask again, keep more warm (warm_size), or set warm to prefer",
                 retry_after_s=RETRY_S,
             ) from None
         finally:
-            self._demand[wanted] -= number
-            if self._demand[wanted] <= 0:
-                del self._demand[wanted]
+            self._demand -= Counter({wanted: number})  # keeps none of which there is none
 
     # --- what keeps them
 
@@ -204,6 +205,7 @@ class WarmPool:
     def _look(self) -> float:
         """Carry the plan out; returns when to look again."""
         wanted = self._wanted()
+        self._claims.forget_others(self._tenants)
         self._is_used = bool(wanted or self._entries)
         self._renew()
         there = [

@@ -57,7 +57,7 @@ class Catalogue:
         )
         self.warm_claims = Counter(
             "llmspell_warm_claims_total",
-            "New kernels of tenants that a warm kernel could have been: hit, miss, or timeout of who takes no other.",
+            "New kernels of tenants that a warm kernel could be: hit; miss; waited or timeout of who takes no other.",
             ("tenant", "result"),
         )
         self.warm_claim_duration = Histogram(

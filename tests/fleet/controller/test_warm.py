@@ -222,10 +222,22 @@ async def test_who_requires_a_warm_kernel_waits_until_there_is_one(controller: S
         tenant = await site.tenant(warm="require", replicas=2)
 
         assert tenant.ready == 2
-        assert claims(site.controller.metrics, "hit") == 2
+        assert (claims(site.controller.metrics, "hit"), claims(site.controller.metrics, "waited")) == (0, 2)
         starts = [event for event in site.controller.events.since(0, None, 1000) if event.type == "kernel.starting"]
         assert {event.tenant for event in starts} == {WARM}
         await filled(site, 0)
+
+
+async def test_only_those_that_were_not_there_yet_count_as_waited_for(controller: Start) -> None:
+    async with controller(warm_size=1) as site:
+        await filled(site, 1)
+        await site.tenant(warm="require", replicas=3)
+        assert (claims(site.controller.metrics, "hit"), claims(site.controller.metrics, "waited")) == (1, 2)
+
+        await filled(site, 1)
+        await changed(site, "t", replicas=4)
+        assert (claims(site.controller.metrics, "hit"), claims(site.controller.metrics, "waited")) == (2, 2)
+        assert claims(site.controller.metrics, "miss") == 0
 
 
 async def test_who_requires_one_and_does_not_get_it_is_told_when_to_ask_again(controller: Start) -> None:
@@ -258,7 +270,7 @@ async def test_what_the_fleet_itself_adds_waits_for_warm_ones_too(controller: St
         tenant = site.controller.tenants.get(TenantId("default"))
 
         await eventually(lambda: tenant.ready == 2, "two kernels that were warm")
-        assert claims(site.controller.metrics, "hit") == 2
+        assert (claims(site.controller.metrics, "hit"), claims(site.controller.metrics, "waited")) == (0, 2)
 
 
 # --- bounds

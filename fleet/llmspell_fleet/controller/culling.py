@@ -60,6 +60,8 @@ class Outlook(msgspec.Struct):
     ends_at: float | None = None
     """Loop time at which it is culled if nobody uses it."""
     why: str = ""
+    is_told: bool = False
+    """Its end was announced, and it was not seen to be used since."""
     is_asked: bool = False
     """It is being asked."""
 
@@ -129,11 +131,13 @@ class Culling:
         if isinstance(judged, Kept):
             outlook.look_at = now + judged.look_in_s
             outlook.ends_at = None if judged.ends_in_s is None else now + judged.ends_in_s
-            outlook.why = judged.why
+            outlook.why, outlook.is_told = judged.why, False
             return
+        if outlook.is_told and outlook.ends_at is not None and now < outlook.ends_at:
+            return  # who only looks is not to put it off
         assert entry.channel is not None
         outlook.look_at = now + judged.in_s + PATIENCE_S  # it may be used until then
-        outlook.ends_at, outlook.why = now + judged.in_s, judged.reason
+        outlook.ends_at, outlook.why, outlook.is_told = now + judged.in_s, judged.reason, True
         data = {"in_s": round(judged.in_s, 3), "reason": judged.reason}
         self._supervisor.emit(entry, "kernel.culling", data)
         entry.channel.cull(in_s=judged.in_s, reason=judged.reason, is_forced=judged.is_forced)

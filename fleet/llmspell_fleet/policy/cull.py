@@ -88,4 +88,5 @@ def judge(rules: CullRules, use: Use) -> Kept | Culled:
             f"it was used {use.idle_s:.0f} s ago", max(SHORTEST_LOOK_S, left_s - notice_s(rules)), max(0.0, left_s)
         )
     reason = f"unused for its idle_timeout_s, {rules.idle_timeout_s:g}"
-    return Culled(max(0.0, left_s), reason, is_forced=use.is_busy)
+    # Also when its time was over before: its tenant may just have said so, or its last client have left.
+    return Culled(notice_s(rules), reason, is_forced=use.is_busy)

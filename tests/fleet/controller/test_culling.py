@@ -1,10 +1,12 @@
 """Unused kernels end, whoever used them how; whoever still names one is told why."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmspell_fleet.controller.entry import Entry
@@ -12,6 +14,7 @@ from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import GoneError, NotFoundError
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.model.requests import TenantChange
 from llmspell_fleet.policy.events import StopAsked
 from llmspell_kernel.client.kernel_client import KernelClient
 from llmspell_kernel.connection import ConnectionInfo
@@ -58,6 +61,29 @@ async def test_an_unused_kernel_is_culled_and_that_is_told_before(controller: St
         (culling,) = (event for event in site.events(entry) if event.type == "kernel.culling")
         assert 0 <= culling.data["in_s"] <= SHORT_S / 10
         assert "idle_timeout_s" in culling.data["reason"]
+
+
+@pytest.mark.parametrize("change", [{"idle_timeout_s": 3.0}, {"cull_connected": True}])
+async def test_whose_time_was_over_before_the_setting_came_has_notice_all_the_same(
+    controller: Start, change: dict[str, Any]
+) -> None:
+    async with controller() as site:
+        before_s = 3.0 if "cull_connected" in change else 600.0
+        tenant = await site.tenant(idle_timeout_s=before_s)
+        entry = only(tenant)
+        loop = asyncio.get_running_loop()
+        with contextlib.nullcontext() if before_s > 3 else _client(entry):
+            await asyncio.sleep(3.2)  # nothing tells that it was unused for so long
+            changed_at = loop.time()
+            await site.controller.service.update_tenant(tenant.id, msgspec.convert(change, TenantChange))
+            await eventually(lambda: "kernel.culling" in _told(site, entry), "the notice")
+            # Looking at it does not put it off, and tells nothing twice.
+            await site.controller.culling.refresh(entry)
+            await in_phase(entry, Phase.STOPPED)
+
+        assert 0.3 <= loop.time() - changed_at < 2
+        (culling,) = (event for event in site.events(entry) if event.type == "kernel.culling")
+        assert culling.data["in_s"] == 0.3
 
 
 async def test_its_clients_hear_of_it_on_iopub(controller: Start) -> None:

@@ -49,7 +49,7 @@ def test_clients_are_told_before_the_end_and_the_end_is_not_before_its_time(rule
     judged = judge(rules, use)
 
     if isinstance(judged, Culled):
-        assert 0 <= judged.in_s <= notice_s(rules)
+        assert judged.in_s == notice_s(rules) > 0
         assert use.idle_s + judged.in_s >= rules.idle_timeout_s * (1 - 1e-9)
     else:
         assert judged.ends_in_s is None or judged.ends_in_s <= rules.idle_timeout_s

@@ -52,7 +52,8 @@ class Where(msgspec.Struct, frozen=True):
         running = presence.find(self.paths)
         if running is None or running.address is None:
             return "nowhere any more"
-        return f"{running.address.url} and unix:{running.address.socket}"
+        by_socket = f"unix:{running.address.socket}"
+        return by_socket if running.address.url == by_socket else f"{running.address.url} and {by_socket}"
 
     @property
     def runtime_option(self) -> str:

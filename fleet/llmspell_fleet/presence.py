@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import socket
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from llmspell_kernel.errors import MisuseError, RefusedError
 from llmspell_kernel.safe_files import read_private
 
 _LONGEST_ADDRESS_BYTES = 8192
+_CONNECT_WITHIN_S = 1.0
+_CREDENTIALS = struct.Struct("=3i")
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -23,7 +27,7 @@ class Presence(msgspec.Struct, frozen=True):
 
     record: pidfile.PidRecord
     address: Address | None
-    """None: it is about to serve, or has ceased to."""
+    """None: it is about to serve, or has ceased to. Its `url` is the unix socket's when its file was damaged."""
 
     @property
     def description(self) -> str:
@@ -35,7 +39,7 @@ class Presence(msgspec.Struct, frozen=True):
 def find(paths: FleetPaths) -> Presence | None:
     """The fleet that runs in `paths`; None when there is none, or only what one that died has left.
 
-    RefusedError and MisuseError say which of its files cannot be trusted.
+    A damaged file is no reason to refuse. RefusedError says which of its files others may have written.
     """
     try:
         record = pidfile.read(paths.pid_file)
@@ -43,13 +47,13 @@ def find(paths: FleetPaths) -> Presence | None:
         return None
     except pidfile.DamagedPidFileError:
         # The address file names the process too, while it serves.
-        address = _read_address(paths.address_file)
+        address = _find_address(paths)
         if address is None:
             return None
         record = pidfile.PidRecord(address.pid, address.start_time, paths.address_file)
     if not pidfile.is_running(record):
         return None
-    address = _read_address(paths.address_file)
+    address = _find_address(paths)
     if address is not None and (address.pid, address.start_time) != (record.pid, record.start_time):
         # A predecessor's that died: the one that runs has not written its own yet.
         address = None
@@ -66,18 +70,31 @@ def require_none(paths: FleetPaths) -> None:
         )
 
 
-def _read_address(path: str) -> Address | None:
+def _find_address(paths: FleetPaths) -> Address | None:
+    """Where the address file says that a fleet listens; if it was damaged, where one is found by its socket."""
     try:
-        content = read_private(path, what="address file", limit_bytes=_LONGEST_ADDRESS_BYTES)
+        content = read_private(paths.address_file, what="address file", limit_bytes=_LONGEST_ADDRESS_BYTES)
+        return msgspec.json.decode(content, type=Address)
     except FileNotFoundError:
         return None
-    try:
-        return msgspec.json.decode(content, type=Address)
-    except msgspec.DecodeError as error:
-        raise MisuseError(
-            f"the address file {path} should hold where the fleet listens and does not ({error}): "
-            "was it written by another version? Stop the fleet with `llmspell fleet down` and start it again"
-        ) from None
+    except (MisuseError, msgspec.DecodeError, ValueError, RecursionError):
+        return _address_by_socket(paths)
+
+
+def _address_by_socket(paths: FleetPaths) -> Address | None:
+    """The unix socket's, which has a fixed name, and the system says who listens on it; None: nobody does."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(_CONNECT_WITHIN_S)
+        try:
+            asking.connect(paths.socket)
+            # That of whoever called listen(2): unix(7).
+            pid, _, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        except OSError:
+            return None
+    start_time = pidfile.process_start_time(pid)
+    if start_time is None:
+        return None
+    return Address(pid=pid, start_time=start_time, url=f"unix:{paths.socket}", socket=paths.socket, version="")
 
 
 def kernels(paths: FleetPaths) -> list[runtime_dir.KernelEntry]:

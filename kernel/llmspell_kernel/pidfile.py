@@ -86,7 +86,10 @@ def own_record(connection_file: str = "") -> PidRecord:
 
 def read(path: str) -> PidRecord:
     """Read a pid file of ours. FileNotFoundError when there is none; wrong owner, mode or content say so."""
-    content = read_private(path, what="pid file", limit_bytes=_LONGEST_BYTES)
+    try:
+        content = read_private(path, what="pid file", limit_bytes=_LONGEST_BYTES)
+    except MisuseError as fault:
+        raise DamagedPidFileError(str(fault)) from None
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     try:
         pid, start_time = int(lines[0]), int(lines[1])

@@ -13,7 +13,7 @@ from llmspell_fleet import presence
 from llmspell_fleet.paths import Address, FleetPaths, make_paths
 from llmspell_kernel import pidfile, runtime_dir
 from llmspell_kernel.connection import new_kernel_id
-from llmspell_kernel.errors import MisuseError, RefusedError
+from llmspell_kernel.errors import RefusedError
 from support.kernels import short_folder
 
 
@@ -121,12 +121,54 @@ def test_a_fleet_that_died_does_not_run(paths: FleetPaths) -> None:
     assert presence.find(paths) is None
 
 
-def test_an_address_file_that_is_none_says_so(paths: FleetPaths) -> None:
+_DAMAGED = ["", "garbage", "{}", '{"pid": 1}', '{"url": "\udcff"}', '{"x":' + "[" * 8000, "[" * 9000]
+
+
+@pytest.mark.parametrize("content", _DAMAGED)
+@pytest.mark.parametrize("pid_file", ["whole", "damaged too"])
+def test_a_fleet_whose_address_file_was_damaged_is_found_by_its_socket(
+    paths: FleetPaths, content: str, pid_file: str
+) -> None:
+    record = _claim(paths)
+    _write_address(paths)
+    Path(paths.address_file).write_bytes(os.fsencode(content))
+    if pid_file != "whole":
+        Path(paths.pid_file).write_bytes(os.fsencode(content))
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(paths.socket)
+        server.listen()
+        found = presence.find(paths)
+        assert found is not None
+        assert (found.record.pid, found.record.start_time) == (record.pid, record.start_time)
+        assert found.address is not None
+        assert found.address.socket == paths.socket
+        assert found.description == f"process {os.getpid()} on unix:{paths.socket}"
+        with pytest.raises(RefusedError, match="already running"):
+            presence.require_none(paths)
+
+
+@pytest.mark.parametrize("content", _DAMAGED)
+def test_a_damaged_address_file_of_a_fleet_that_died_is_in_nobody_s_way(paths: FleetPaths, content: str) -> None:
+    _left_by_the_dead(paths.pid_file)
+    _write_address(paths)
+    Path(paths.address_file).write_bytes(os.fsencode(content))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(paths.socket)
+
+    presence.require_none(paths)
+    assert presence.remove_leftovers(paths)
+    assert list(Path(paths.runtime).iterdir()) == []
+
+
+def test_a_fleet_that_does_not_serve_and_whose_address_file_was_damaged_has_no_address(paths: FleetPaths) -> None:
     _claim(paths)
     _write_address(paths, url=7)
 
-    with pytest.raises(MisuseError, match=r"fleet.json should hold where the fleet listens and does not \(.*url"):
-        presence.find(paths)
+    found = presence.find(paths)
+
+    assert found is not None
+    assert found.address is None
 
 
 def test_an_address_file_that_others_may_write_is_not_believed(paths: FleetPaths) -> None:

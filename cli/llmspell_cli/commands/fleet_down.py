@@ -46,7 +46,7 @@ def down(where: Where, timeout_s: float, force: bool) -> int:
     running = presence.find(paths)
     if running is None:
         raise NotRunningError(f"no fleet is running in {paths.runtime}{_end_leftovers(paths, force=force)}")
-    if where.url is not None and (running.address is None or running.address.url != where.url.rstrip("/")):
+    if where.url is not None and not _is_at(where, running):
         raise RefusedError(
             f"the fleet in {paths.runtime} is {running.description}, and --url (LLMSPELL_URL) names {where.url}: "
             "a fleet is stopped on its own machine, by its runtime directory"
@@ -55,6 +55,20 @@ def down(where: Where, timeout_s: float, force: bool) -> int:
         _stop(running.record, paths, timeout_s, force=force)
     click.echo(f"fleet, process {running.record.pid}, stopped{_end_leftovers(paths, force=force)}")
     return Exit.DONE
+
+
+def _is_at(where: Where, running: presence.Presence) -> bool:
+    """Whether the fleet that runs here is the one that --url names."""
+    assert where.url is not None
+    if running.address is None:
+        return False
+    if not running.address.url.startswith("unix:"):
+        return running.address.url == where.url.rstrip("/")
+    # Its file was damaged and does not tell: whoever answers there does.
+    try:
+        return where.client().health().controller.pid == running.record.pid
+    except NotRunningError:
+        return False
 
 
 def _stop(record: PidRecord, paths: FleetPaths, timeout_s: float, *, force: bool) -> None:

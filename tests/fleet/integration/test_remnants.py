@@ -180,6 +180,31 @@ def test_broken_pid_files_lose_no_kernel_and_hinder_no_later_one(fleet: FleetHom
     assert tenant.value("return 1") == "1"
 
 
+def test_a_damaged_address_file_hinders_no_command_and_no_later_controller(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    (kernel,) = tenant.kernels()
+    address, pid_file = fleet.home.runtime / "fleet.json", fleet.home.runtime / "fleet.pid"
+    address.write_text("garbage")
+
+    assert fleet.home.llmspell("fleet", "status").returncode == 0
+    assert kernel["id"][:8] in fleet.home.llmspell("fleet", "list").stdout
+    refused = fleet.home.llmspell("fleet", "up")
+    assert (refused.returncode, f"process {fleet.pid} on unix:" in refused.stderr) == (4, True)
+
+    _kill_controller(fleet)
+    _up(fleet)
+    assert [one["pid"] for one in _again(fleet, tenant).wait_ready(1)] == [kernel["pid"]]
+
+    url = json.loads(address.read_text())["url"]
+    address.write_text("garbage")
+    pid_file.write_text("garbage")
+    elsewhere = fleet.home.llmspell("fleet", "down", "--url", "http://127.0.0.1:1")
+    assert (elsewhere.returncode, "a fleet is stopped on its own machine" in elsewhere.stderr) == (4, True)
+    down = fleet.home.llmspell("fleet", "down", "--url", url)
+    assert (down.returncode, down.stderr) == (0, "")
+    assert list(fleet.home.runtime.glob("fleet.*")) == []
+
+
 def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     (kernel,) = tenant.kernels()

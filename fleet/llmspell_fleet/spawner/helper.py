@@ -26,9 +26,22 @@ from llmspell_kernel.zygote.protocol import (
 
 _AT_ONCE: Final = 64
 
+LOOK_S: Final = 1.0
+"""How often it is looked whether it still answers, while it is waited for."""
+
+ANSWER_LOOKS: Final = 5
+START_LOOKS: Final = 30
+"""After so many looks at which nothing had come of it, it hangs: while it serves, and while it still imports.
+
+Looks, not seconds: a pause of the whole machine counts as one.
+"""
+
 
 class Helper:
-    """A fresh interpreter with nothing of ours open. Belongs to the event loop."""
+    """A fresh interpreter with nothing of ours open. Belongs to the event loop.
+
+    One that hangs (suspended, say) is killed: what it was asked for is then unanswered as of one that died.
+    """
 
     def __init__(
         self,
@@ -47,6 +60,11 @@ class Helper:
         self._unsent: deque[StartKernel] = deque()
         self._asked: dict[int, KernelId] = {}
         self._is_retired = False
+        self._is_ready = False
+        self._silent_looks = 0
+        self._look: asyncio.TimerHandle | None = None
+        self.fault = ""
+        """Why it was killed, if it was."""
         self.asked = 0
         """Forks that it was asked for."""
         self.made_at = loop.time()
@@ -68,6 +86,7 @@ class Helper:
             )
         self._control: socket.socket | None = ours
         loop.add_reader(ours, self._read)
+        self._watch()
 
     @property
     def pid(self) -> int:
@@ -76,11 +95,31 @@ class Helper:
 
     def start(self, request: StartKernel) -> None:
         """Ask for a fork."""
+        if self._is_ready and not self._asked:
+            self._silent_looks = 0
         self.asked += 1
         self._asked[request.ticket] = KernelId(request.kernel_id)
         self._unsent.append(request)
         if len(self._unsent) == 1:
             self._send()
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._look is None:
+            self._look = self._loop.call_later(LOOK_S, self._look_at_it)
+
+    def _look_at_it(self) -> None:
+        self._look = None
+        if self._control is None or (self._is_ready and not self._asked):
+            return
+        self._silent_looks += 1
+        if self._silent_looks <= (ANSWER_LOOKS if self._is_ready else START_LOOKS):
+            self._watch()
+            return
+        silent_s = (self._silent_looks - 1) * LOOK_S
+        what = "answered nothing" if self._is_ready else "did not become ready"
+        self.fault = f"the zygote {what} for {silent_s:g} s, and was killed"
+        self._process.kill()  # `_read` hears of its end; it forks nothing from here on
 
     def _send(self) -> None:
         control = self._control
@@ -112,10 +151,12 @@ class Helper:
                 self._release()
                 self._on_end(self, self._process.wait())
                 return
+            self._silent_looks = 0
             self._hear(decode_reply(packet), descriptors)
 
     def _hear(self, reply: Reply, descriptors: list[int]) -> None:
         if isinstance(reply, Ready):
+            self._is_ready = True
             self._on_ready(self)
             return
         kernel = self._asked.pop(reply.ticket) if isinstance(reply, Started | StartFailed) else None
@@ -147,6 +188,9 @@ class Helper:
 
     def _release(self) -> None:
         control, self._control = self._control, None
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         if control is not None:
             self._loop.remove_reader(control)
             self._loop.remove_writer(control)

@@ -19,7 +19,8 @@ SHORTEST_LIFE_S: Final = 1.0
 class ZygoteSpawner:
     """Starts kernels by asking a zygote to fork.
 
-    When it dies, another one is made; requests that it had not answered fail, and are asked again by whoever asked.
+    When it dies or hangs, another one is made; requests that it had not answered fail, and are asked again by whoever
+    asked.
     After `forks` of them it is renewed: its forks have one address layout, which is then worth less to who learned it.
     The next one is made and ready before the last one goes, so that no start waits for it.
     """
@@ -111,10 +112,14 @@ class ZygoteSpawner:
         if helper is self._next:
             self._next = None  # the one that is there goes on, and the next start asks again
             return
-        self._helper, self._next = self._next, None
-        self._listener.lost(f"the zygote ended ({_describe(status)})")
+        is_present = helper is self._helper
+        if is_present:
+            self._helper, self._next = self._next, None
+        self._listener.lost(helper.fault or f"the zygote ended ({_describe(status)})")
         for kernel in unanswered:
             self._listener.start_failed(kernel, "the zygote ended before it could fork")
+        if not is_present:
+            return  # a retired one: its successor is there
         age_s = self._loop.time() - helper.made_at
         if self._helper is not None or age_s >= SHORTEST_LIFE_S:
             self._remake()

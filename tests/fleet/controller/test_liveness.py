@@ -11,6 +11,8 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.model.kernel import Death, Phase
 from llmspell_fleet.policy.lifecycle import takes_work
 from llmspell_fleet.policy.liveness import ProbePolicy
+from llmspell_fleet.policy.restart import RestartPolicy
+from llmspell_fleet.spawner import helper
 from support.controllers import SPIN, Site, Start, begun, deaf, kill, only, ready_again, until
 from support.forking import DEAF, patch_kernels
 from support.spawning import eventually
@@ -117,3 +119,25 @@ async def test_suspensions_that_no_zygote_tells_are_seen_within_a_second_or_two(
             await eventually(lambda: "kernel.resumed" in types(site, entry), "to be noticed, and to go on")
 
         assert entry.kernel.incarnation == 1
+
+
+async def test_a_zygote_that_hangs_keeps_no_kernel_from_coming_back(
+    controller: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "LOOK_S", 0.2)
+    async with controller(probe=PATIENT, restart=RestartPolicy(start_deadline_s=0.5, first_delay_s=0.01)) as site:
+        entry = only(tenant := await site.tenant())
+        zygote = site.spawner.pid
+        assert zygote is not None
+        os.kill(zygote, signal.SIGSTOP)
+
+        kill(entry)
+        await until(entry, lambda kernel: kernel.phase is Phase.STOPPING and kernel.pid is None, "to be given up")
+        await ready_again(entry, 2)
+
+        assert (await site.execute(tenant, "return 1"))["result"] == "1"
+        assert site.spawner.pid not in {None, zygote}
+        (died,) = (e for e in site.controller.events.since(0, None, 1000) if e.type == "zygote.died")
+        assert died.data["reason"] == "the zygote answered nothing for 1 s, and was killed"
+        await site.store.flush()
+        assert "spawn_failed" in [death.cause for death in await site.store.deaths(entry.id)]

@@ -53,6 +53,23 @@ async def test_one_that_is_killed_while_it_is_renewed_is_replaced() -> None:
         assert await site.run(await site.start(), "return 2") == "2"
 
 
+async def test_the_end_of_the_last_one_does_not_cost_the_one_in_its_place() -> None:
+    async with spawning("zygote", forks=2) as site:
+        first = site.spawner.pid
+        assert first is not None
+        await site.start()
+        os.kill(first, signal.SIGSTOP)
+        kernel = site.ask()
+        await eventually(lambda: site.spawner.pid not in (None, first), "the next zygote")
+        second = site.spawner.pid
+
+        os.kill(first, signal.SIGKILL)
+        await site.told.until(lambda: kernel in site.told.failures, "its failure")
+
+        assert site.spawner.pid == second
+        assert await site.run(await site.start(), "return 2") == "2"
+
+
 async def test_zero_never_renews_it() -> None:
     async with spawning("zygote", forks=0) as site:
         first = site.spawner.pid

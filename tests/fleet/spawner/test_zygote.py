@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from llmspell_fleet.spawner import helper
 from llmspell_fleet.spawner.processes import exit_status
 from llmspell_fleet.spawner.zygote import SHORTEST_LIFE_S
 from llmspell_kernel.limits import MIB, KernelLimits
+from llmspell_kernel.pidfile import process_start_time
 from support.proc import environ_of, files_of, signals_of, status_of, threads_of
 from support.spawning import Spawning, eventually, has_ended, spawning
 
@@ -148,3 +150,54 @@ async def test_more_requests_than_a_socket_holds_are_all_answered(site: Spawning
     os.kill(zygote_of(site), signal.SIGCONT)
 
     await site.served(*kernels)
+
+
+async def test_one_that_hangs_is_killed_and_another_one_serves(site: Spawning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "LOOK_S", 0.2)
+    before = await site.start()
+    first = zygote_of(site)
+    os.kill(first, signal.SIGSTOP)
+    kernels = [site.ask() for _ in range(3)]
+
+    await site.told.until(lambda: len(site.told.failures) == 3, "three failures")
+    after = await site.start()
+
+    assert site.told.losses == ["the zygote answered nothing for 1 s, and was killed"]
+    assert set(site.told.failures) == set(kernels)
+    assert process_start_time(first) is None, "killed and reaped: it forks nothing any more"
+    assert zygote_of(site) != first
+    assert await site.run(before, "return 'old'") == "old"
+    assert await site.run(after, "return 'new'") == "new"
+    assert [site.told.of(kernel) for kernel in kernels] == [["start_failed"]] * 3
+
+
+async def test_one_that_hangs_before_it_is_ready_is_killed_too(site: Spawning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "LOOK_S", 0.05)
+    monkeypatch.setattr(helper, "START_LOOKS", 200)
+    os.kill(zygote_of(site), signal.SIGKILL)
+    await site.told.until(lambda: site.told.losses, "the loss of the zygote")
+    kernel = site.ask()
+    await eventually(lambda: site.spawner.pid is not None, "the next zygote")
+    monkeypatch.setattr(helper, "START_LOOKS", 20)
+    os.kill(zygote_of(site), signal.SIGSTOP)
+
+    await site.told.until(lambda: kernel in site.told.failures, "its failure")
+    monkeypatch.setattr(helper, "START_LOOKS", 600)
+
+    assert site.told.losses[1] == "the zygote did not become ready for 1 s, and was killed"
+    await site.start()
+
+
+async def test_one_that_nobody_waits_for_is_left_alone(site: Spawning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "LOOK_S", 0.01)
+    monkeypatch.setattr(helper, "START_LOOKS", 3000)
+    await site.start()
+    first = zygote_of(site)
+    os.kill(first, signal.SIGSTOP)
+    await asyncio.sleep(0.2)  # nothing tells that nothing happens
+    os.kill(first, signal.SIGCONT)
+
+    await site.start()
+
+    assert zygote_of(site) == first
+    assert site.told.losses == []

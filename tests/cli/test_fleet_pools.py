@@ -1,7 +1,11 @@
 """`llmspell fleet scale`."""
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from llmspell_cli.commands.fleet_pools import process_of
+from llmspell_fleet.model.views import KernelView
 from support.commands import Commands
 
 pytestmark = pytest.mark.integration
@@ -83,6 +87,14 @@ def test_a_restart_that_fails_is_told_with_its_reason(llmspell: Commands) -> Non
 
     assert (done.code, done.out) == (1, "")
     assert "0 of 1 kernel restarted: a kernel did not become ready" in done.err
+
+
+def test_a_kernel_that_has_to_wait_has_no_process_called_none(llmspell: Commands) -> None:
+    (listed,) = llmspell("fleet", "list", "--tenant", "acme", "--output", "json").json
+    kernel = msgspec.convert(listed, KernelView)
+
+    assert process_of(kernel) == "process 1234"
+    assert process_of(replace(kernel, phase="PENDING", pid=None)) == "which has no process now"
 
 
 def test_one_kernel_is_restarted_by_the_beginning_of_its_id(llmspell: Commands) -> None:

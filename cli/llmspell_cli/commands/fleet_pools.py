@@ -93,6 +93,11 @@ llmspell fleet restart 4f21c8             # one kernel, by the beginning of its 
 """
 
 
+def process_of(kernel: KernelView) -> str:
+    """Which process a kernel has now, if it has one."""
+    return "which has no process now" if kernel.pid is None else f"process {kernel.pid}"
+
+
 @click.command(cls=Command, examples=_RESTART_EXAMPLES)
 @click.argument("target", metavar="TARGET")
 @click.option(
@@ -131,7 +136,9 @@ def restart(where: Where, target: str, max_unavailable: int | str, max_surge: in
     found = find_target(client, target)
     if isinstance(found, KernelView):
         kernel = client.restart_kernel(found.id)
-        click.echo(f"kernel {kernel.id} is {kernel.phase}, process {kernel.pid}")
+        click.echo(f"kernel {kernel.id} is {kernel.phase}, {process_of(kernel)}")
+        if kernel.phase == "PENDING":
+            note(f"`llmspell fleet why {kernel.id[:12]}` tells what it waits for")
         return Exit.DONE if kernel.phase in _SETTLED else Exit.FAILED
     asked = RollRequest(max_unavailable=max_unavailable, max_surge=max_surge, wait_s=0)
     roll: RollView | None = client.restart_tenant(found.id, asked)

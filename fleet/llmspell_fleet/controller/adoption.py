@@ -25,7 +25,7 @@ from llmspell_fleet.controller.unfinished import Unfinished
 from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
-from llmspell_fleet.policy.events import Adopted, StopAsked
+from llmspell_fleet.policy.events import Adopted, DrainAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import IS_LIVE
 from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.spawner.processes import has_ended
@@ -94,6 +94,8 @@ class Adoption:
                 self._supervisor.found_dead(entry, event, UNSEEN)
             elif not stored.is_wanted:
                 self._supervisor.apply(entry, StopAsked())  # it was about to be forgotten
+            elif stored.ending is not None and not stored.ending.restarts:
+                self._supervisor.apply(entry, DrainAsked("drained"))  # it was to stay down, before it had a process
             return False
         self._supervisor.take_over(entry, process, self._adopted(stored, process.pid, process.start_time))
         if self._connect(entry, process):
@@ -128,7 +130,7 @@ class Adoption:
             start_time=start_time,
             at=_began_at(stored.spawned_at if is_as_stored else 0.0, start_time),
             date=stored.started_at if is_as_stored and stored.started_at else date_now(),
-            is_draining=stored.phase is Phase.DRAINING,
+            ending=stored.ending,
         )
 
     async def _connect_later(self, entry: Entry, process: Process) -> None:
@@ -179,6 +181,7 @@ def _without_process(stored: Kernel) -> Kernel:
         start_time=None,
         ready_at=0.0,
         crashes=(),
+        ending=None,
     )
 
 

@@ -140,6 +140,7 @@ class Culling:
         outlook.ends_at, outlook.why, outlook.is_told = now + judged.in_s, judged.reason, True
         data = {"in_s": round(judged.in_s, 3), "reason": judged.reason}
         self._supervisor.emit(entry, "kernel.culling", data)
+        entry.cull_reason = judged.reason
         entry.channel.cull(in_s=judged.in_s, reason=judged.reason, is_forced=judged.is_forced)
 
     async def refresh(self, entry: Entry) -> None:

@@ -17,7 +17,7 @@ class Dependencies:
     def waits_for(self, entry: Entry) -> tuple[str, ...]:
         """Names of the kernels that `entry` has to wait for before it may be started."""
         depends_on = entry.kernel.spec.depends_on
-        return unmet(depends_on, self._named(entry)) if depends_on else ()
+        return unmet(depends_on, self.named(entry)) if depends_on else ()
 
     def blocks(self, entry: Entry) -> bool:
         """Whether there are any."""
@@ -38,6 +38,7 @@ class Dependencies:
             and not self.blocks(other)
         ]
 
-    def _named(self, entry: Entry) -> dict[str, Kernel]:
+    def named(self, entry: Entry) -> dict[str, Kernel]:
+        """The kernels of its tenant that have names."""
         siblings = (other.kernel for other in self._entries.values() if other.tenant == entry.tenant)
         return {kernel.spec.name: kernel for kernel in siblings if kernel.spec.name}

@@ -101,7 +101,10 @@ class Endings:
         os.close(process.pidfd)
         ended = how_it_ended(status, entry.output.last(STDERR_LINES))
         detail = self._reasons.pop(process.pid, ended.detail)
-        cause = ended.cause
+        cause, why_culled = ended.cause, entry.cull_reason
+        entry.cull_reason = ""
+        if cause == "culled" and why_culled:
+            detail = why_culled
         if ended.signal == signal.SIGKILL and (found := self._why_killed(entry)):
             cause, detail = "out_of_memory", found
         death = self.certificate(entry, cause, detail, exit_code=ended.exit_code, number=ended.signal)

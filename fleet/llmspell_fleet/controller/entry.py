@@ -20,7 +20,7 @@ class Entry:
     """A kernel's record, which is replaced, and its handles, which come and go with its processes."""
 
     __slots__ = (
-        *("_waiters", "asked_at", "channel", "connection", "grip", "helper", "is_adopted"),
+        *("_waiters", "asked_at", "channel", "connection", "grip", "cull_reason", "helper", "is_adopted"),
         *("kernel", "leases", "output", "process", "timer"),
     )
 
@@ -40,6 +40,8 @@ class Entry:
         self.asked_at = 0.0
         """Loop time at which its present incarnation was asked for."""
         self.leases = 0
+        self.cull_reason = ""
+        """Why its present process was told to end as culled, if it was."""
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property

@@ -21,7 +21,7 @@ from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.views import RollView
 from llmspell_fleet.policy.events import DrainAsked, RestartAsked
 from llmspell_fleet.policy.lifecycle import TAKES_WORK
-from llmspell_fleet.policy.rolling import Roll, Step, step
+from llmspell_fleet.policy.rolling import Roll, Step, is_put_down, step
 from llmspell_fleet.store.store import Store
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
@@ -70,7 +70,15 @@ class Rolls:
         }
         max_surge = min(max_surge, len(targets))
         self._tenants.promise(max_surge, tenant.spec)
-        self._begin(tenant, targets, max_unavailable=max_unavailable, max_surge=max_surge, reason=reason)
+        put_down = frozenset(kernel for kernel in targets if is_put_down(tenant.entries[kernel].kernel))
+        self._begin(
+            tenant,
+            targets,
+            max_unavailable=max_unavailable,
+            max_surge=max_surge,
+            reason=reason,
+            put_down=put_down,
+        )
 
     def join(self, tenant: Tenant, kernels: Collection[KernelId], *, reason: str) -> None:
         """Give `kernels` a new incarnation, one after the other; a restart that is under way takes them in."""
@@ -87,7 +95,14 @@ class Rolls:
         self._soon(tenant.id)
 
     def _begin(
-        self, tenant: Tenant, targets: dict[KernelId, int], *, max_unavailable: int, max_surge: int, reason: str
+        self,
+        tenant: Tenant,
+        targets: dict[KernelId, int],
+        *,
+        max_unavailable: int,
+        max_surge: int,
+        reason: str,
+        put_down: frozenset[KernelId] = frozenset(),
     ) -> None:
         roll = Roll(
             tenant=tenant.id,
@@ -97,6 +112,7 @@ class Rolls:
             total=len(targets),
             started_at=date_now(),
             reason=reason,
+            put_down=put_down,
         )
         self._take(tenant, roll)
         data: dict[str, object] = {

@@ -51,6 +51,7 @@ class Explainer:
             now=now,
             policy=self._supervisor.policy,
             tenant=tenant.spec if tenant is not None else None,
+            named=self._supervisor.dependencies.named(entry) if entry.kernel.spec.depends_on else {},
             running=entry.load,
             timer_in_s=max(0.0, entry.timer.when() - now) if entry.timer is not None else None,
             cull_in_s=outlook.ends_at - now if outlook is not None and outlook.ends_at is not None else None,

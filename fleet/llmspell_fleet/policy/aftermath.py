@@ -5,7 +5,8 @@ wanted, so that the next request may start it). For an end of the kernel's own, 
 restart rule is asked first: where that wants no other incarnation, STOPPED after a good end and FAILED after a crash.
 Then, after a crash, `decide_restart` says STARTING, BACKOFF or FAILED; an end that somebody asked for (`NOT_CRASHES`)
 is no crash, and STARTING follows at once. Whatever is to start is PENDING instead while it is blocked by a kernel that
-it depends on.
+it depends on; but what was ended to come again comes: what it had waited for was met when it first began, and a
+good end that it needed (`exited_ok`) may be long past.
 """
 
 from typing import Any, Final
@@ -34,7 +35,11 @@ def gone(kernel: Kernel, death: Death, at: Circumstances, *, is_permanent: bool 
     """Its process is gone, and `death` is how that looked from outside."""
     ending = kernel.ending
     if ending is not None and kernel.phase is Phase.STOPPING and death.cause != "spawn_failed":
-        death = replace(death, cause=ending.cause, detail=ending.detail or death.detail, rung=ending.rung)
+        # What it said itself of an end that we asked for ("stopped") is not why it ended.
+        seen = "" if death.cause in PLANNED else death.detail
+        death = replace(death, cause=ending.cause, detail=ending.detail or seen, rung=ending.rung)
+    if ending is not None and ending.cause not in OWN_FAULTS:
+        at = replace(at, is_blocked=False)
     is_crash = death.cause not in NOT_CRASHES
     crashes = recent((*kernel.crashes, at.now), at.policy, now=at.now) if is_crash else kernel.crashes
     kernel = replace(_without_process(kernel), crashes=crashes, last_death=death)

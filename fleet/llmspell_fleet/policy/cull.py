@@ -10,6 +10,9 @@ from typing import Final
 import msgspec
 
 from llmspell_fleet.model.kernel import KernelSpec
+from llmspell_fleet.policy.telling import AT_WORK
+
+UNUSED: Final = "unused for its idle_timeout_s"
 
 LONGEST_NOTICE_S: Final = 5.0
 """How long before its end clients are told: this, or a tenth of the idle timeout."""
@@ -87,6 +90,6 @@ def judge(rules: CullRules, use: Use) -> Kept | Culled:
         return Kept(
             f"it was used {use.idle_s:.0f} s ago", max(SHORTEST_LOOK_S, left_s - notice_s(rules)), max(0.0, left_s)
         )
-    reason = f"unused for its idle_timeout_s, {rules.idle_timeout_s:g}"
+    reason = f"{AT_WORK if use.is_busy else UNUSED}, {rules.idle_timeout_s:g}"
     # Also when its time was over before: its tenant may just have said so, or its last client have left.
     return Culled(notice_s(rules), reason, is_forced=use.is_busy)

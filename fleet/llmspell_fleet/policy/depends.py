@@ -24,6 +24,13 @@ def unmet(depends_on: Mapping[str, Condition], by_name: Mapping[str, Kernel]) ->
     )
 
 
+def never_comes(condition: Condition, kernel: Kernel | None) -> bool:
+    """Whether only a person brings a kernel as far as another one needs it to be; None = there is none."""
+    if kernel is None or kernel.phase is Phase.FAILED:
+        return True
+    return kernel.phase is Phase.STOPPED and not is_met(condition, kernel)
+
+
 def cycle(graph: Mapping[str, Mapping[str, Condition]]) -> list[str]:
     """Names of which each depends on the next, and the last on the first; empty when there are none."""
     done: set[str] = set()

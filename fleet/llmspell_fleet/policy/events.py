@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from llmspell_fleet.model.kernel import Death
+from llmspell_fleet.model.kernel import Death, Ending
 
 # --- asked
 
@@ -108,8 +108,8 @@ class Adopted(msgspec.Struct, frozen=True):
     start_time: int
     at: float
     date: str
-    is_draining: bool = False
-    """It was to end once it has no work, unless it is wanted again."""
+    ending: Ending | None = None
+    """How the earlier controller was ending it; None = it was not."""
 
 
 Asked = StartAsked | StopAsked | DrainAsked | TerminateAsked | RestartAsked

@@ -49,8 +49,8 @@ RestartAsked          STARTING, READY, DRAINING         STOPPING: the first rung
 Silent                READY, DRAINING                   takes no new work
 Unresponsive          READY, DRAINING                   STOPPING: kill
 Changed               READY                             the timer of its age anew
-Adopted               no process                        STARTING with that process; if it is not wanted, STOPPING:
-..                    ..                                terminate, or DRAINING if it was
+Adopted               no process                        STARTING with that process; DRAINING if it was; if it was
+..                    ..                                STOPPING, or is not wanted, STOPPING: terminate, or kill
 ====================  ================================  ==========================================================
 
 Whatever is not in the table changes nothing. Readiness (`Silent`) takes work away and kills nothing; what kills is the
@@ -358,13 +358,13 @@ def _adopted(kernel: Kernel, event: Adopted, at: Circumstances) -> Outcome:
         spawned_at=event.at,
         started_at=event.date,
     )
-    if not kernel.is_wanted and event.is_draining:
-        ending = Ending("stopped", restarts=False, step="drain", rung="drain")
-        draining = replace(adopted, phase=Phase.DRAINING, ending=ending)
-        return draining, (SetTimer(draining.generation, at.policy.drain_deadline_s),)
-    if not kernel.is_wanted:
-        return ladder.end(adopted, Ending("stopped", restarts=False), at)
-    return adopted, (SetTimer(adopted.generation, at.policy.start_deadline_s),)
+    ending = event.ending or (None if kernel.is_wanted else Ending("stopped", restarts=False))
+    if ending is None:
+        return adopted, (SetTimer(adopted.generation, at.policy.start_deadline_s),)
+    if ending.step != "drain":
+        return ladder.end(adopted, ending, at, first="kill" if ending.step == "kill" else "terminate")
+    draining = replace(adopted, phase=Phase.DRAINING, ending=ending)
+    return draining, (SetTimer(draining.generation, at.policy.drain_deadline_s),)
 
 
 def _gone(kernel: Kernel, death: Death, at: Circumstances, *, is_permanent: bool = False) -> Outcome:

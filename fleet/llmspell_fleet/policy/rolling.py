@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
-from llmspell_fleet.policy.lifecycle import HAS_PROCESS, takes_work
+from llmspell_fleet.policy.depends import unmet
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, takes_work, wakes
+from llmspell_fleet.policy.restart import follows
 
 
 class Roll(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,8 @@ class Roll(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601 in UTC."""
     reason: str = ""
     """Why there is one, for people."""
+    put_down: frozenset[KernelId] = frozenset()
+    """Targets that somebody had put down when it began: it starts them, other kernels without a process sleep on."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +59,13 @@ def share(asked: int | str, size: int, *, up: bool) -> int:
     return -(-size * percent // 100) if up else size * percent // 100
 
 
+def is_put_down(kernel: Kernel) -> bool:
+    """Whether only a person starts it again: it was drained or ended by hand, and has not done what it was for."""
+    death = kernel.last_death
+    is_finished = death is not None and death.rung is None and not follows(kernel.spec.restart, death.cause)
+    return kernel.phase is Phase.STOPPED and kernel.is_wanted and not wakes(kernel) and not is_finished
+
+
 def step(roll: Roll, kernels: Sequence[Kernel], running: Mapping[KernelId, int], replicas: int) -> Step:
     """How to go on; `kernels` are all of the tenant's, `running` holds executions and leases (none = idle).
 
@@ -70,28 +81,34 @@ def step(roll: Roll, kernels: Sequence[Kernel], running: Mapping[KernelId, int],
         return Step(roll=roll, end="failed", reason=_failed(failing))
     old = [kernel for kernel in staying if kernel.id in left and kernel.incarnation == left[kernel.id]]
     is_on_its_way = sum(kernel.id in left and not takes_work(kernel) for kernel in staying)
-    down = [kernel for kernel in old if kernel.phase in (Phase.FAILED, Phase.BACKOFF)]
+    down = [kernel for kernel in old if kernel.phase in (Phase.FAILED, Phase.BACKOFF, Phase.STOPPED)]
     ready = [kernel for kernel in staying if takes_work(kernel)]
-    asleep = sum(_is_asleep(kernel) for kernel in staying)
+    asleep = sum(_is_asleep(kernel, roll) for kernel in staying)
     may_leave = len(ready) - (replicas - asleep - roll.max_unavailable)
     at_once = roll.max_unavailable + roll.max_surge - (is_on_its_way - len(down))
     # Those that are down already take nothing from anybody, but count among those that begin at one time.
     chosen = down[: max(0, at_once)]
     candidates = sorted((kernel for kernel in old if takes_work(kernel)), key=lambda kernel: running.get(kernel.id, 0))
     chosen += candidates[: max(0, min(may_leave, at_once - len(chosen)))]
-    if not chosen and len(staying) >= replicas + roll.max_surge and not any(_moves(kernel) for kernel in staying):
-        return Step(roll=roll, end="failed", reason=_stuck(staying, roll, replicas))
+    if (
+        not chosen
+        and len(staying) >= replicas + roll.max_surge
+        and not any(_moves(kernel, kernels) for kernel in staying)
+    ):
+        return Step(roll=roll, end="failed", reason=_stuck(kernels, roll, replicas))
     return Step(roll=roll, restart=tuple(kernel.id for kernel in chosen), surge=roll.max_surge)
 
 
 def _is_left(kernel: Kernel, roll: Roll) -> bool:
     """Whether a kernel is still to be seen ready in a new incarnation."""
-    if kernel.id not in roll.targets or _is_asleep(kernel):
+    if kernel.id not in roll.targets or _is_asleep(kernel, roll):
         return False  # what sleeps has no old process, and gets a new one when it is woken
     return not (kernel.incarnation > roll.targets[kernel.id] and takes_work(kernel))
 
 
-def _is_asleep(kernel: Kernel) -> bool:
+def _is_asleep(kernel: Kernel, roll: Roll) -> bool:
+    if kernel.id in roll.put_down and kernel.incarnation == roll.targets.get(kernel.id):
+        return False  # until it was started once: it may be drained again meanwhile
     return kernel.phase in (Phase.STOPPED, Phase.HIBERNATED)
 
 
@@ -101,9 +118,15 @@ def _is_failing(kernel: Kernel, roll: Roll) -> bool:
     return begun and kernel.phase in (Phase.FAILED, Phase.BACKOFF)
 
 
-def _moves(kernel: Kernel) -> bool:
-    """Whether something will become of it by itself."""
-    return kernel.phase in (Phase.PENDING, Phase.BACKOFF) or (kernel.phase in HAS_PROCESS and not takes_work(kernel))
+def _moves(kernel: Kernel, kernels: Sequence[Kernel]) -> bool:
+    """Whether something will become of it by itself: as far as is seen, nothing of what waits for others."""
+    if kernel.phase is Phase.PENDING:
+        return not _waits_for(kernel, kernels)
+    return kernel.phase is Phase.BACKOFF or (kernel.phase in HAS_PROCESS and not takes_work(kernel))
+
+
+def _waits_for(kernel: Kernel, kernels: Sequence[Kernel]) -> tuple[str, ...]:
+    return unmet(kernel.spec.depends_on, {other.spec.name: other for other in kernels if other.spec.name})
 
 
 def _failed(kernel: Kernel) -> str:
@@ -112,7 +135,12 @@ def _failed(kernel: Kernel) -> str:
     return f"kernel {kernel.id} did not become ready in its new incarnation{why}; the others were left as they are"
 
 
-def _stuck(staying: Sequence[Kernel], roll: Roll, replicas: int) -> str:
+def _stuck(kernels: Sequence[Kernel], roll: Roll, replicas: int) -> str:
+    staying = [kernel for kernel in kernels if kernel.is_wanted]
+    waiting = next((kernel for kernel in staying if kernel.phase is Phase.PENDING and kernel.id in roll.targets), None)
+    if waiting is not None:
+        names = ", ".join(_waits_for(waiting, kernels))
+        return f"kernel {waiting.id} waits for {names} (depends_on), and starts by itself once that is so far"
     failed = ", ".join(kernel.id for kernel in staying if kernel.phase is Phase.FAILED) or "none"
     ready = sum(map(takes_work, staying))
     return (

@@ -4,6 +4,9 @@ from typing import Final
 
 from llmspell_fleet.model.kernel import Cause, Death
 
+AT_WORK: Final = "its execution began longer ago than its idle_timeout_s"
+"""Of what was culled although it was busy (`cull_busy`); how long that is follows."""
+
 _HOW: Final[dict[Cause, str]] = {
     "exited": "exited by itself",
     "signal": "was killed",
@@ -31,4 +34,6 @@ def how_ended(death: Death) -> str:
         return f"was killed by {death.signal}"
     if death.cause == "exited" and death.exit_code is not None:
         return f"{how} with code {death.exit_code}"
+    if death.cause == "culled" and death.detail.startswith(AT_WORK):
+        return f"was culled: {death.detail}"
     return how

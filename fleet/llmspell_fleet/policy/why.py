@@ -4,7 +4,7 @@ Nothing here decides: it says what `policy.lifecycle`, `policy.cull`, `policy.au
 will do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -13,7 +13,8 @@ from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Death, Kernel, Phase
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.why import Coming
-from llmspell_fleet.policy.lifecycle import IS_LIVE
+from llmspell_fleet.policy.depends import never_comes, unmet
+from llmspell_fleet.policy.lifecycle import IS_LIVE, wakes
 from llmspell_fleet.policy.restart import Restart, RestartPolicy, StayDown, decide_restart, follows, recent
 from llmspell_fleet.policy.telling import how_ended
 from llmspell_kernel.units import format_duration
@@ -27,6 +28,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     policy: RestartPolicy
     tenant: TenantSpec | None = None
     """Whose it is; None = nobody's, or its tenant is leaving."""
+    named: Mapping[str, Kernel] = {}
+    """Kernels of its tenant by name: it may wait for them."""
     running: int = 0
     timer_in_s: float | None = None
     """When the timer of its phase fires."""
@@ -67,9 +70,9 @@ def explain_gone(death: Death | None) -> Explanation:
 
 def _summary(kernel: Kernel, of: Situation) -> str:
     match kernel.phase:
-        case Phase.PENDING if kernel.spec.depends_on:
-            waits = ", ".join(f"{name} ({condition})" for name, condition in kernel.spec.depends_on.items())
-            return f"It waits until these of its tenant's kernels are so far: {waits}."
+        case Phase.PENDING if waits := unmet(kernel.spec.depends_on, of.named):
+            needed = ", ".join(f"{name} ({kernel.spec.depends_on[name]})" for name in waits)
+            return f"It waits until these of its tenant's kernels are so far: {needed}."
         case Phase.STARTING:
             asked = f"its process {kernel.pid} was" if kernel.pid is not None else "a process for it is being"
             return f"It starts: {asked} made, and has not answered yet."
@@ -83,8 +86,10 @@ def _summary(kernel: Kernel, of: Situation) -> str:
             number = len(recent(kernel.crashes, of.policy, now=of.now))
             times = "once" if number == 1 else f"{number} times"
             return f"It crashed {times} within {_time(of.policy.window_s)}, and waits before it is started again."
-        case Phase.STOPPED if kernel.is_wanted and kernel.last_death is not None:
-            return f"It has no process: it {how_ended(kernel.last_death)}. The next request may start it."
+        case Phase.STOPPED if kernel.is_wanted:
+            how = "was drained before it ever ran" if kernel.last_death is None else how_ended(kernel.last_death)
+            starts = "The next request may start it" if wakes(kernel) else "It stays down until a person restarts it"
+            return f"It has no process: it {how}. {starts}."
         case _:
             return _AT_REST[kernel.phase]
 
@@ -110,6 +115,8 @@ def _summary_of_live(kernel: Kernel, of: Situation) -> str:
 
 def _because(kernel: Kernel, of: Situation) -> Iterator[str]:
     death = kernel.last_death
+    if kernel.phase is Phase.PENDING:
+        yield from _waiting(kernel, of)
     if kernel.phase is Phase.FAILED and death is not None:
         match decide_restart(kernel.crashes, of.policy, now=of.now, jitter=0.0):
             case StayDown(reason):
@@ -123,6 +130,18 @@ def _because(kernel: Kernel, of: Situation) -> Iterator[str]:
         yield f"This is incarnation {kernel.incarnation}: it was started again {again}."
     if death is not None:
         yield from _of(death)
+
+
+def _waiting(kernel: Kernel, of: Situation) -> Iterator[str]:
+    """How far those are that it waits for."""
+    for name in unmet(kernel.spec.depends_on, of.named):
+        other, condition = of.named.get(name), kernel.spec.depends_on[name]
+        found = "is not there" if other is None else f"is {other.phase.value}"
+        if other is not None and other.last_death is not None and condition == "exited_ok":
+            found += f" (its last process {how_ended(other.last_death)})"
+        remedy = "" if other is None else f": `llmspell fleet restart {other.id[:12]}`"
+        outlook = f", and does not become {condition} by itself{remedy}" if never_comes(condition, other) else ""
+        yield f"Kernel {name} has to be {condition}; it {found}{outlook}."
 
 
 def _of(death: Death) -> Iterator[str]:
@@ -187,14 +206,17 @@ def _of_phase(kernel: Kernel, of: Situation) -> Iterator[Coming]:
                 in_s=in_s,
                 setting=f"[fleet.restart] first_delay = {_time(policy.first_delay_s)}, doubled with each crash",
             )
-        case Phase.STOPPED if kernel.is_wanted:
+        case Phase.STOPPED if wakes(kernel):
             yield Coming(what="started", setting="", detail="when a request needs it")
-        case Phase.FAILED:
+        case Phase.PENDING if unmet(kernel.spec.depends_on, of.named):
+            yield Coming(what="started", setting="depends_on", detail="once those that it waits for are so far")
+        case Phase.FAILED | Phase.STOPPED if kernel.is_wanted:
             yield Coming(
                 what="started again", setting="", detail=f"by `llmspell fleet restart {kernel.id[:12]}`, and not before"
             )
     if kernel.ending is not None:
-        what = "started again" if kernel.ending.restarts else "gone" if not kernel.is_wanted else "asleep"
+        down = "asleep" if kernel.ending.cause == "culled" else "down until a person restarts it"
+        what = "started again" if kernel.ending.restarts else down if kernel.is_wanted else "gone"
         yield Coming(what=what, setting="", detail="once its process has ended")
 
 

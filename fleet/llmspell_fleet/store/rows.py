@@ -7,7 +7,7 @@ import msgspec
 
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.kernel import Death, Kernel, KernelSpec, Phase
+from llmspell_fleet.model.kernel import Death, Ending, Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.store.records import Execution, Finished, Lease, Placed, TenantRecord, TokenRecord
 
@@ -28,7 +28,7 @@ KERNELS_OBSERVED: Final = Upsert(
     "kernels_observed",
     (
         *("id", "phase", "incarnation", "generation", "pid", "start_time", "spawned_at", "ready_at", "started_at"),
-        *("crashes", "last_death"),
+        *("crashes", "last_death", "ending"),
     ),
     "id",
 )
@@ -42,7 +42,7 @@ EXECUTIONS: Final = Upsert("executions", ("id", "tenant", "key", "sha256", "crea
 
 SELECT_KERNELS: Final = (
     "SELECT spec, is_wanted, phase, incarnation, generation, pid, start_time, spawned_at, ready_at, started_at, "
-    "crashes, last_death FROM kernels_desired JOIN kernels_observed USING (id) ORDER BY id"
+    "crashes, last_death, ending FROM kernels_desired JOIN kernels_observed USING (id) ORDER BY id"
 )
 SELECT_EXECUTIONS: Final = (
     "SELECT id, tenant, key, sha256, created_at, status, finished_at, http_status, outcome, is_waited_for, kernel_id, "
@@ -69,6 +69,7 @@ _encoder = msgspec.json.Encoder()
 _tenant_specs = msgspec.json.Decoder(TenantSpec)
 _kernel_specs = msgspec.json.Decoder(KernelSpec)
 _deaths = msgspec.json.Decoder(Death)
+_endings = msgspec.json.Decoder(Ending)
 _times = msgspec.json.Decoder(tuple[float, ...])
 _data = msgspec.json.Decoder(dict[str, Any])
 
@@ -106,6 +107,7 @@ def observed_row(kernel: Kernel) -> Row:
         kernel.started_at,
         _json(kernel.crashes),
         None if kernel.last_death is None else _json(kernel.last_death),
+        None if kernel.ending is None else _json(kernel.ending),
     )
 
 
@@ -124,6 +126,7 @@ def to_kernel(row: Row) -> Kernel:
         started_at=row[9],
         crashes=_times.decode(row[10]),
         last_death=None if row[11] is None else _deaths.decode(row[11]),
+        ending=None if row[12] is None else _endings.decode(row[12]),
     )
 
 

@@ -75,6 +75,8 @@ _VERSION_2: Final = (
     "ALTER TABLE executions ADD COLUMN incarnation INTEGER",
     "ALTER TABLE executions ADD COLUMN after_ticket INTEGER",
     "ALTER TABLE executions ADD COLUMN head BLOB",
+    # Why its process is being ended, and what follows: NULL = nobody asked for that.
+    "ALTER TABLE kernels_observed ADD COLUMN ending TEXT",
 )
 
 MIGRATIONS: Final = (_VERSION_1, _VERSION_2)

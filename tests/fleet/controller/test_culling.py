@@ -155,7 +155,10 @@ async def test_what_runs_keeps_it_unless_told_otherwise(controller: Start, cull_
             assert answer["status"] == "interrupted"
             death = (await in_phase(entry, Phase.STOPPED)).last_death
             assert death is not None
-            assert death.cause == "culled"
+            assert (death.cause, death.detail) == (
+                "culled",
+                f"its execution began longer ago than its idle_timeout_s, {SHORT_S:g}",
+            )
         else:
             assert isinstance(answer, dict)
             assert (answer["status"], entry.kernel.incarnation) == ("timeout", 1)

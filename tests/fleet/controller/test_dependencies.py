@@ -7,8 +7,10 @@ import pytest
 from llmspell_fleet.config import DeclaredKernel
 from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.model.requests import RollRequest
 from llmspell_fleet.model.tenant import DEFAULT_TENANT
 from support.controllers import Site, Start, fleet_paths, in_phase, kill, ready_again, running
+from support.kernels import READY_S
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -72,6 +74,35 @@ async def test_a_restart_waits_too(controller: Start) -> None:
         assert [event.type for event in site.events(server)][-1] == "kernel.waiting"
         await site.controller.service.restart_kernel(cache.id, None)
         await ready_again(server, 2)
+
+
+@pytest.mark.parametrize("by", ["restart", "roll"])
+async def test_a_restart_of_what_serves_does_not_wait_for_what_is_long_past(controller: Start, by: str) -> None:
+    async with controller(**declared(loader={}, server={"loader": "exited_ok"})) as site:
+        loader, server = named(site)["loader"], named(site)["server"]
+        service = site.controller.service
+        await in_phase(loader, Phase.READY)
+        service.signal_kernel(loader.id, None, "TERM")
+        await in_phase(server, Phase.READY)
+        await service.restart_kernel(loader.id, None)
+        await in_phase(loader, Phase.READY)
+
+        if by == "restart":
+            await service.restart_kernel(server.id, None)
+        else:
+            assert (await service.restart_tenant(DEFAULT_TENANT, RollRequest(wait_s=READY_S))).status == "done"
+
+        await ready_again(server, 2)
+
+
+async def test_who_asks_why_one_waits_is_told_whom_it_waits_for(controller: Start) -> None:
+    async with controller(**declared(loader={}, server={"loader": "exited_ok"})) as site:
+        server = named(site)["server"]
+        await in_phase(named(site)["loader"], Phase.READY)
+
+        told = await site.controller.service.why(server.id, None)
+
+        assert told.because == ["Kernel loader has to be exited_ok; it is READY."]
 
 
 async def test_what_waits_for_one_that_never_comes_ends_with_the_fleet() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.tenant import Tenant
 from llmspell_fleet.errors import BadRequestError, ConflictError, TooManyError
 from llmspell_fleet.model.ids import TenantId
-from llmspell_fleet.model.requests import RollRequest, TenantChange
+from llmspell_fleet.model.requests import DrainRequest, RollRequest, TenantChange
 from llmspell_fleet.model.views import RollView
 from llmspell_fleet.policy.lifecycle import TAKES_WORK
 from support.controllers import PATIENT, Site, Start, fleet_paths, running
@@ -44,6 +44,18 @@ def watched(site: Site, tenant: Tenant, look: Callable[[], int]) -> list[int]:
 
     site.controller.tenants.on_change = changed
     return seen
+
+
+async def test_kernels_that_a_person_drained_are_started_by_a_persons_restart(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant(replicas=3)
+        await site.controller.service.drain_tenant(tenant.id, DrainRequest())
+
+        roll = await restart(site, tenant)
+
+        assert (roll.status, roll.done) == ("done", 3)
+        assert set(incarnations(tenant).values()) == {2}
+        assert all(entry.kernel.phase in TAKES_WORK for entry in tenant.entries.values())
 
 
 @pytest.mark.parametrize(

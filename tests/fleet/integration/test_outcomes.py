@@ -196,3 +196,30 @@ def test_a_kernel_that_drains_when_its_controller_is_killed_ends_what_it_runs(fl
     assert outcome["outcome"]["kernel_id"] == busy["id"]
     assert outcome["outcome"]["result"] == "1", outcome
     wait_until(lambda: tenant.kernels() == [], "it leaves when it has nothing to do")
+
+
+@pytest.mark.parametrize("how", ["killed", "upgraded"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_operators_drain_outlives_the_controller(fleet: FleetHome, how: str, restart: bool) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=1)
+    location = tenant.begin(_spin(3, "return n"))
+    busy = _busy(tenant)
+    drain = {"restart": restart, "wait_s": 0}
+    assert fleet.ask("POST", f"/v1/kernels/{busy['id']}/drain", drain).json["phase"] == "DRAINING"
+    if how == "killed":
+        _kill_controller(fleet)
+        _up(fleet)
+    else:
+        assert fleet.ask("POST", "/v1/upgrade", {}).status in (200, 202)
+    tenant = _again(fleet, tenant)
+
+    assert tenant.kernel(busy["id"])["phase"] == "DRAINING"
+    assert tenant.outcome(location)["outcome"]["result"] == "1"
+    if restart:
+        assert tenant.wait_restarted(busy["id"])["last_death"]["cause"] == "restarted"
+        return
+    wait_until(lambda: tenant.kernel(busy["id"])["phase"] == "STOPPED", "it is drained")
+    _kill_controller(fleet)
+    _up(fleet)
+    assert tenant.kernel(busy["id"])["phase"] == "STOPPED"
+    assert tenant.kernel(busy["id"])["last_death"]["cause"] == "drained"

@@ -52,6 +52,7 @@ START = [Spawn(), SetTimer(NEXT, 10)]
 OLD = replace(SPEC, max_age_s=120, max_age_variance=0.5)
 TO_STOP = Ending("stopped", restarts=False)
 TO_RESTART = Ending("restarted", restarts=True)
+DRAINED = Ending("drained", restarts=False)
 
 
 def at_rung(ending: Ending, rung: Rung) -> Ending:
@@ -81,8 +82,8 @@ def spawned(incarnation: int = INCARNATION) -> Spawned:
     return Spawned(incarnation, pid=200, start_time=6, at=999.0, date="today")
 
 
-def adopted() -> Adopted:
-    return Adopted(9, pid=300, start_time=7, at=990.0, date="yesterday")
+def adopted(ending: Ending | None = None) -> Adopted:
+    return Adopted(9, pid=300, start_time=7, at=990.0, date="yesterday", ending=ending)
 
 
 def after(
@@ -195,6 +196,9 @@ TABLE: list[tuple[str, Kernel, LifecycleEvent, Phase, list[Action]]] = [
     ("found alive, failed", kernel_in(P.FAILED), adopted(), P.STARTING, [SetTimer(NEXT, 10)]),
     ("found alive, asleep", kernel_in(P.HIBERNATED), adopted(), P.STARTING, [SetTimer(NEXT, 10)]),
     ("found alive, unwanted", kernel_in(P.STOPPED, is_wanted=False), adopted(), P.STOPPING, [Terminate(), SetTimer(NEXT + 1, 5)]),
+    ("found alive, draining", kernel_in(P.PENDING), adopted(at_rung(DRAINED, "drain")), P.DRAINING, [SetTimer(NEXT, 30)]),
+    ("found alive, asked to go", kernel_in(P.PENDING), adopted(at_rung(DRAINED, "shutdown")), P.STOPPING, [Terminate(), SetTimer(NEXT + 1, 5)]),
+    ("found alive, to be killed", kernel_in(P.PENDING), adopted(at_rung(TO_RESTART, "kill")), P.STOPPING, [Kill(), SetTimer(NEXT + 1, 5)]),
 ]  # fmt: skip
 
 
@@ -438,7 +442,6 @@ BLOCKED: list[tuple[str, Kernel, LifecycleEvent]] = [
     ("restarted", kernel_in(P.FAILED), RestartAsked()),
     ("crashed", kernel_in(P.READY), Exited(death())),
     ("after its delay", kernel_in(P.BACKOFF), TimerFired(GENERATION)),
-    ("for its next incarnation", kernel_in(P.STOPPING, ending=TO_RESTART), Exited(death())),
 ]
 
 
@@ -449,6 +452,42 @@ def test_a_start_that_is_blocked_waits(case: str, kernel: Kernel, event: Lifecyc
 
     assert (waiting.phase, waiting.is_wanted, done) == (P.PENDING, True, []), case
     assert (begun.phase, begun.incarnation) == (P.STARTING, INCARNATION + 1)
+
+
+@pytest.mark.parametrize("asks", [RestartAsked(), DrainAsked("restarted"), TerminateAsked()])
+@pytest.mark.parametrize("executions", [0, 1])
+def test_what_is_ended_for_its_next_incarnation_does_not_wait_again(asks: LifecycleEvent, executions: int) -> None:
+    ending, _ = after(kernel_in(P.READY), asks, executions=executions, is_blocked=True)
+    for cause in ("exited", "signal"):
+        kernel, done = after(ending, Exited(death(cause)), is_blocked=True)
+
+        assert (kernel.phase, kernel.incarnation) == (P.STARTING, INCARNATION + 1)
+        assert Spawn() in done
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_drain_outlives_the_controller(restarts: bool) -> None:
+    ending = at_rung(TO_RESTART if restarts else DRAINED, "drain")
+    kernel, _ = after(kernel_in(P.PENDING), adopted(ending))
+    kernel, _ = after(kernel, Answered(9))
+    assert (kernel.phase, takes_work(kernel), kernel.ending) == (P.DRAINING, False, ending)
+
+    kernel, done = after(kernel, Drained())
+    assert ShutDown() in done
+    kernel, _ = after(kernel, Exited(replace(death("stopped"), incarnation=9)))
+
+    assert kernel.phase is (P.STARTING if restarts else P.STOPPED)
+    assert (kernel.is_wanted, kernel.last_death and kernel.last_death.cause) == (True, ending.cause)
+
+
+def test_what_we_asked_for_is_nobody_elses() -> None:
+    by_others = "told to by somebody else than the fleet"
+    asked, _ = after(kernel_in(P.READY), StopAsked())
+    asked, _ = after(asked, Exited(death("stopped", detail=by_others)))
+    not_asked, _ = after(kernel_in(P.READY), Exited(death("stopped", detail=by_others)))
+
+    assert asked.last_death == death("stopped", rung="shutdown")
+    assert not_asked.last_death == death("stopped", detail=by_others)
 
 
 @pytest.mark.parametrize("asks", [StartAsked(), RestartAsked()])

@@ -24,7 +24,7 @@ from llmspell_fleet.policy.events import (
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, TAKES_WORK, transition
 from llmspell_fleet.policy.reconcile import plan
 from llmspell_fleet.policy.restart import RestartPolicy
-from llmspell_fleet.policy.rolling import Roll, Step, share, step
+from llmspell_fleet.policy.rolling import Roll, Step, is_put_down, share, step
 
 T = TenantId("t")
 P = Phase
@@ -97,6 +97,47 @@ def test_it_is_done_when_all_are_new_gone_or_asleep() -> None:
     found = [kernel("a", incarnation=2), kernel("b", P.STOPPED), kernel("c", P.STOPPING, is_wanted=False)]
 
     assert step(roll("abcd"), found, {}, 2).end == "done"
+
+
+@pytest.mark.parametrize(
+    ("case", "of", "expected"),
+    [
+        ("drained", Death(kernel_id=KernelId("a"), tenant=T, incarnation=1, pid=1, at="", cause="drained", rung="drain"), True),
+        ("drained before it began", None, True),
+        ("culled", Death(kernel_id=KernelId("a"), tenant=T, incarnation=1, pid=1, at="", cause="culled"), False),
+        ("it has done its work", Death(kernel_id=KernelId("a"), tenant=T, incarnation=1, pid=1, at="", cause="stopped"), False),
+    ],
+)  # fmt: skip
+def test_what_a_person_put_down_is_told_from_what_sleeps_and_what_is_done(
+    case: str, of: Death | None, expected: bool
+) -> None:
+    down = replace(kernel("a", P.STOPPED), last_death=of)
+    down = replace(down, spec=replace(down.spec, restart="on-failure"))
+
+    assert is_put_down(down) is expected, case
+
+
+def test_what_was_put_down_is_started_and_waited_for() -> None:
+    asked = replace(roll("ab", unavailable=2), put_down=frozenset({KernelId("a"), KernelId("b")}))
+
+    todo = step(asked, [kernel("a", P.STOPPED), kernel("b", P.STOPPED)], {}, 2)
+    assert (todo.restart, todo.end) == (("a", "b"), None)
+    assert step(asked, [kernel("a", P.STARTING, 2), kernel("b", incarnation=2)], {}, 2).end is None
+    assert step(asked, [kernel("a", P.STOPPED, 2), kernel("b", incarnation=2)], {}, 2).end == "done", "drained again"
+
+
+def test_what_waits_for_another_kernel_does_not_make_a_roll_wait_for_ever() -> None:
+    init, main = kernel("i"), kernel("a", P.PENDING)
+    init = replace(init, spec=replace(init.spec, name="init"))
+    main = replace(main, spec=replace(main.spec, depends_on={"init": "exited_ok"}))
+
+    todo = step(roll("a"), [init, main], {}, 2)
+
+    assert (todo.end, todo.reason) == (
+        "failed",
+        "kernel a waits for init (depends_on), and starts by itself once that is so far",
+    )
+    assert step(roll("a"), [replace(init, phase=P.STARTING), main], {}, 2).end is None
 
 
 @pytest.mark.parametrize("phase", [P.BACKOFF, P.FAILED])

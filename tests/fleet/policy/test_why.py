@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
-from llmspell_fleet.model.kernel import Death, Ending, Kernel, KernelSpec, Phase, RunningExecution
+from llmspell_fleet.model.kernel import Condition, Death, Ending, Kernel, KernelSpec, Phase, RunningExecution
 from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.policy.restart import RestartPolicy
@@ -40,6 +40,7 @@ def death(**members: Any) -> Death:
 
 
 TIMEOUT = spec(idle_timeout_s=600.0)
+RUNNING = RunningExecution(id="e5", sha256="c473eb52fc69fb0c07e5", running_s=0.5)
 SCALED = TenantSpec(id=TenantId("acme"), autoscale=Autoscale(max=4))
 
 
@@ -99,7 +100,7 @@ SCALED = TenantSpec(id=TenantId("acme"), autoscale=Autoscale(max=4))
             kernel(P.STOPPING, ending=Ending("drained", restarts=False, step="shutdown", rung="drain")),
             {"timer_in_s": 3.0},
             "told to end (drained)",
-            [("terminated", 3.0, "[fleet] shutdown_deadline"), ("asleep", None, "")],
+            [("terminated", 3.0, "[fleet] shutdown_deadline"), ("down until a person restarts it", None, "")],
         ),
         (
             "ageing",
@@ -123,6 +124,37 @@ SCALED = TenantSpec(id=TenantId("acme"), autoscale=Autoscale(max=4))
             {},
             "culled: nobody used it for its idle_timeout_s",
             [("started", None, "")],
+        ),
+        (
+            "culled at work",
+            kernel(
+                P.STOPPED,
+                last_death=death(cause="culled", detail="its execution began longer ago than its idle_timeout_s, 9"),
+            ),
+            {},
+            "was culled: its execution began longer ago than its idle_timeout_s, 9. The next",
+            [("started", None, "")],
+        ),
+        (
+            "drained",
+            kernel(P.STOPPED, last_death=death(cause="drained", rung="drain")),
+            {},
+            "it was drained. It stays down until a person restarts it.",
+            [("started again", None, "")],
+        ),
+        (
+            "ended by TERM",
+            kernel(P.STOPPED, spec=spec(restart="never"), last_death=death(cause="stopped", rung="terminate")),
+            {},
+            "it was stopped. It stays down until a person restarts it.",
+            [("started again", None, "")],
+        ),
+        (
+            "drained before it began",
+            kernel(P.STOPPED),
+            {},
+            "until a person restarts it.",
+            [("started again", None, "")],
         ),
         ("stopped", kernel(P.STOPPED, is_wanted=False), {}, "not wanted any more", []),
         (
@@ -156,9 +188,8 @@ def test_each_phase_is_told_with_what_comes_next(
 
 
 def test_a_crash_is_told_with_what_ran_and_what_another_would_lead_to() -> None:
-    running = RunningExecution(id="e5", sha256="c473eb52fc69fb0c07e5", running_s=0.5)
     again = kernel(
-        P.READY, incarnation=3, crashes=(NOW - 2, NOW - 1), last_death=death(uptime_s=6.5, executions=(running,))
+        P.READY, incarnation=3, crashes=(NOW - 2, NOW - 1), last_death=death(uptime_s=6.5, executions=(RUNNING,))
     )
 
     told = explain(again, situation())
@@ -192,6 +223,41 @@ def test_who_stays_down_is_told_why() -> None:
 
     assert "crashed 6 times within 60 s" in too_often.because[0]
     assert "no such level" in in_vain.because[0]
+
+
+@pytest.mark.parametrize(
+    ("case", "condition", "other", "expected"),
+    [
+        ("on its way", "ready", kernel(P.STARTING), "it is STARTING."),
+        (
+            "failed",
+            "ready",
+            kernel(P.FAILED),
+            "it is FAILED, and does not become ready by itself: `llmspell fleet rest",
+        ),
+        ("drained", "ready", kernel(P.STOPPED), "it is STOPPED, and does not become ready by itself"),
+        ("at work", "exited_ok", kernel(P.READY), "it is READY."),
+        (
+            "ended badly",
+            "exited_ok",
+            kernel(P.STOPPED, last_death=death(cause="fault")),
+            "it is STOPPED (its last process had a fault of its own), and does not become exited_ok by itself",
+        ),
+        ("gone", "ready", None, "it is not there, and does not become ready by itself."),
+    ],
+)
+def test_who_waits_is_told_for_whom_and_whether_that_one_comes(
+    case: str, condition: Condition, other: Kernel | None, expected: str
+) -> None:
+    needs: dict[str, Condition] = {"cache": "ready", "db": condition}
+    named = {"cache": kernel(P.READY), **({} if other is None else {"db": other})}
+
+    told = explain(kernel(P.PENDING, spec=spec(depends_on=needs)), situation(named=named))
+
+    assert told.summary.endswith(f"so far: db ({condition}).")
+    assert f"Kernel db has to be {condition}; {expected}" in told.because[0], case
+    assert len(told.because) == 1
+    assert [(one.what, one.setting) for one in told.next] == [("started", "depends_on")]
 
 
 def test_a_kernel_that_left_is_told_by_its_last_certificate() -> None:

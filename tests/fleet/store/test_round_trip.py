@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmspell_fleet.model.event import Event, EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase, RunningExecution
+from llmspell_fleet.model.kernel import Cause, Death, Ending, Kernel, KernelSpec, Phase, Rung, RunningExecution
 from llmspell_fleet.model.tenant import Limits, TenantSpec
 from llmspell_fleet.store.records import Lease, TenantRecord, TokenRecord
 from llmspell_fleet.store.store import Store
@@ -83,6 +83,14 @@ kernels = st.builds(
     started_at=_DATES | st.just(""),
     crashes=st.lists(_TIMES, max_size=5).map(tuple),
     last_death=st.none() | deaths,
+    ending=st.none()
+    | st.builds(
+        Ending,
+        cause=st.sampled_from(Cause.__args__),
+        restarts=st.booleans(),
+        detail=_TEXTS,
+        step=st.none() | st.sampled_from(Rung.__args__),
+    ),
 )
 events = st.builds(
     Event,

@@ -102,3 +102,10 @@ class KernelDiedError(FleetError):
     def __init__(self, message: str, death: Death) -> None:
         super().__init__(message)
         self.death = death
+
+
+class OutcomeUnknownError(FleetError):
+    """Nobody knows what became of an execution: the controller ended while it ran, or its kernel answered nonsense."""
+
+    status = 502
+    title = "Outcome unknown"

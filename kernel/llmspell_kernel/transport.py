@@ -14,6 +14,9 @@ _send = _Backend.send
 _recv = _Backend.recv
 _get = _Backend.get
 
+MOST_FRAMES: Final = 1024
+"""Of one message; the rest of one that has more is dropped, and so it is no message that anybody signed."""
+
 _MORE: Final = int(zmq.SNDMORE)
 _DONT_WAIT: Final = int(zmq.NOBLOCK)
 _FIRST: Final = _MORE | _DONT_WAIT
@@ -49,7 +52,8 @@ def receive(socket: "zmq.Socket[bytes]") -> tuple[list[bytes], int]:
     frames = [first.bytes]
     while frame.more:
         frame = _recv(socket, _DONT_WAIT, False)
-        frames.append(frame.bytes)
+        if len(frames) < MOST_FRAMES:
+            frames.append(frame.bytes)
     try:
         descriptor = int(first.get(_SRCFD))
     except zmq.ZMQError:

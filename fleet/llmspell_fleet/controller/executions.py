@@ -11,7 +11,7 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenant import Tenant, own_session
 from llmspell_fleet.controller.tenants import Tenants
-from llmspell_fleet.errors import KernelDiedError, TooLargeError, TooManyError, UnavailableError
+from llmspell_fleet.errors import KernelDiedError, OutcomeUnknownError, TooLargeError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import ExecuteRequest
@@ -39,6 +39,9 @@ _EXPIRED: Final = (
     b'{"status":"timeout","execution_count":null,"stdout":"","stderr":"","result":null,"data":null,'
     b'"error":{"name":"ExecutionTimeout","message":"%b","traceback":["ExecutionTimeout: %b"]},"duration_s":%.6f}'
 )
+_STATUSES: Final = {b'{"status":"%b' % name.encode(): name for name in ("ok", "error", "interrupted", "timeout")}
+"""By the beginnings of replies."""
+_NO_ANSWER: Final = "it answered what no kernel answers"
 _NOT_BEGUN: Final = b"not begun: the kernel was busy with others until its time was over"
 _DEAF: Final = b"the kernel answers nothing, and is replaced"
 
@@ -172,8 +175,11 @@ class Executions:
                 tenant.pool.add_load(entry.id, -1)
             break
         # The reply begins with its status: see `llmspell_kernel.jupyter.runs`.
-        status = content[11 : content.index(b'"', 11)].decode("ascii", "replace")
-        self._metrics.execution_finished(tenant.id, status, self._loop.time() - begun_at)
+        status = _STATUSES.get(content[: content.find(b'"', 11)])
+        self._metrics.execution_finished(tenant.id, status or "died", self._loop.time() - begun_at)
+        if status is None:
+            self._supervisor.apply(entry, Unresponsive(entry.kernel.incarnation, _NO_ANSWER))
+            raise OutcomeUnknownError(f"kernel {entry.id}: {_NO_ANSWER}; it is replaced")
         return head + content[1:]
 
     async def place(self, tenant: Tenant, session: str | None, due: float) -> tuple[Entry, str]:

@@ -23,6 +23,9 @@ LONGEST_FILE = 4 * 1024 * 1024
 
 _AT_ONCE = 64 * 1024
 
+PAUSE_S = 0.1
+"""How long a kernel is not read that wrote more lines at once than are kept: others want the controller too."""
+
 
 class Output:
     """The lines of one kernel, over all its incarnations. Belongs to the event loop."""
@@ -50,7 +53,16 @@ class Output:
         with contextlib.suppress(FileExistsError):
             os.mkfifo(self._fifo, 0o600)
         self._descriptor = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        loop.add_reader(self._descriptor, self.read)
+        loop.add_reader(self._descriptor, self._readable, loop)
+
+    def _readable(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.read() > KEPT_LINES:
+            loop.remove_reader(self._descriptor)
+            loop.call_later(PAUSE_S, self._listen_again, loop, self._descriptor)
+
+    def _listen_again(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+        if self._descriptor == descriptor:
+            loop.add_reader(descriptor, self._readable, loop)
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Listen no more. The FIFO is its directory's."""
@@ -60,19 +72,25 @@ class Output:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def read(self) -> None:
-        """Take what was written."""
+    def read(self) -> int:
+        """Take what was written; returns how many lines that was. Of too many at once the first are dropped: a gap."""
         if self._descriptor < 0:
-            return
+            return 0
         try:
             data = os.read(self._descriptor, _AT_ONCE)
         except BlockingIOError:
-            return
+            return 0
         *lines, rest = (self._rest + data).split(b"\n")
+        count = len(lines)
+        if count > KEPT_LINES:
+            self._seq += count - KEPT_LINES
+            self.dropped += count - KEPT_LINES
+            del lines[:-KEPT_LINES]
         pieces = [piece for line in lines for piece in _pieces(line)]
         *begun, self._rest = _pieces(rest)
         if pieces or begun:
             self._take(pieces + begun)
+        return count
 
     def begin(self, incarnation: int) -> None:
         """Lines are another incarnation's from now on; what the last one did not finish stays its own."""

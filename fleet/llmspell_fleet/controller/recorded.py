@@ -12,8 +12,15 @@ from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.tenant import Tenant
-from llmspell_fleet.controller.unfinished import OutcomeUnknownError, Unfinished
-from llmspell_fleet.errors import ConflictError, FleetError, NotFoundError, StoreError, UnavailableError
+from llmspell_fleet.controller.unfinished import Unfinished
+from llmspell_fleet.errors import (
+    ConflictError,
+    FleetError,
+    NotFoundError,
+    OutcomeUnknownError,
+    StoreError,
+    UnavailableError,
+)
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import ExecuteRequest
 from llmspell_fleet.model.views import Executed, ExecutionView

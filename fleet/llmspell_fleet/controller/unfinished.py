@@ -16,7 +16,7 @@ from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.executions import died
 from llmspell_fleet.controller.supervisor import Supervisor
 from llmspell_fleet.controller.tenants import Tenants
-from llmspell_fleet.errors import FleetError, KernelDiedError, UnavailableError
+from llmspell_fleet.errors import FleetError, KernelDiedError, OutcomeUnknownError, UnavailableError
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, Kernel
 from llmspell_fleet.model.views import Executed
@@ -26,14 +26,6 @@ from llmspell_fleet.router.channel import Lost
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_fleet.store.records import Execution, Placed
 from llmspell_fleet.store.store import Store
-
-
-class OutcomeUnknownError(FleetError):
-    """The controller ended while an execution ran, and nobody learned what became of it."""
-
-    status = 502
-    title = "Outcome unknown"
-
 
 UNKNOWN: Final = "the fleet's controller ended while this ran, and its kernel has not kept what became of it"
 _NOT_BEGUN: Final = "the fleet's controller ended before this began: it did not run, and can be sent again"

@@ -5,6 +5,7 @@ next edge never comes.
 """
 
 import asyncio
+import contextlib
 import resource
 from collections.abc import Callable
 from hashlib import sha256
@@ -168,7 +169,9 @@ class Link:
         if self._socket.closed or not is_readable(self._socket):
             return False
         frames, _descriptor = receive(self._socket)
-        self._hear(frames)
+        # A kernel whose script broke out of Lua says what it likes: it is heard no worse, and nobody else either.
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            self._hear(frames)
         return True
 
     def read_all(self) -> None:
@@ -182,11 +185,8 @@ class Link:
         _, signature, header, parent, metadata, content = frames[:6]
         if not compare_digest(signature, self._sign(header, parent, metadata, content)):
             return
-        try:
-            kind = _decode_header(header).msg_type
-            asked = _decode_header(parent).msg_id
-        except msgspec.DecodeError:
-            return
+        kind = _decode_header(header).msg_type
+        asked = _decode_header(parent).msg_id
         session, _, number = asked.rpartition("_")
         if session == self._session and number.isdecimal():
             self._on_message(kind, int(number), content)

@@ -370,3 +370,24 @@ async def test_a_follower_that_is_too_slow_sees_a_gap_in_the_numbers(kernel: Ker
     numbers += [line.seq async for line in follower]
 
     assert numbers == [1, *range(4001 - MOST_WAITING + 1, 4002)]
+
+
+async def test_of_too_many_lines_at_once_the_last_are_kept_and_the_gap_is_numbered(kernel: Kernel) -> None:
+    kernel.write(b"".join(b"%d\n" % number for number in range(KEPT_LINES + 200)))
+
+    lines = kernel.output.since(0)
+    assert kernel.output.dropped == 200
+    assert [line.text for line in lines][:: KEPT_LINES - 1] == ["200", str(KEPT_LINES + 199)]
+    assert lines[0].seq == 201
+
+
+async def test_a_kernel_that_floods_is_read_again_later(kernel: Kernel) -> None:
+    descriptor = os.open(kernel.fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        os.write(descriptor, b"\n" * 60_000)
+        await eventually(lambda: kernel.output.dropped, "it was read")
+        os.write(descriptor, b"after\n")
+    finally:
+        os.close(descriptor)
+
+    await eventually(lambda: [line.text for line in kernel.output.since(0)][-1] == "after", "it is read on")

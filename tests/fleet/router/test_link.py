@@ -131,6 +131,9 @@ FORGERIES: dict[str, Any] = {
     "a number that is none": lambda peer, identity, parent: peer.reply(
         identity, _asked(parent["header"]["session"] + "_x")
     ),
+    "a number of too many digits": lambda peer, identity, parent: peer.reply(
+        identity, _asked(parent["header"]["session"] + "_" + "9" * 6000)
+    ),
     "nobody's request": lambda peer, identity, parent: peer.reply(identity, None),
     "too few frames": lambda peer, identity, parent: peer.reply(identity, parent)[:5],
     "no delimiter": lambda peer, identity, parent: [identity, b"x", b"y"],

@@ -24,7 +24,7 @@ AIMS: dict[str, list[tuple[str, str]]] = {
     ],
     "read, list or change any other file of the machine": [("read_file", "public"), ("list_folder", "etc")],
     "learn whether a path exists, and whose it is": [("see_path", "public"), ("leave_root", "")],
-    "learn whether a process exists": [("see_process", "kernel"), ("see_process", "zygote")],
+    "ask whether a process of a given number exists": [("see_process", "kernel"), ("see_process", "zygote")],
     "read other processes' environment, memory and descriptors": [
         (probe, kind)
         for probe in ("read_environ", "read_maps", "read_memory", "list_descriptors", "read_across")
@@ -45,7 +45,7 @@ AIMS: dict[str, list[tuple[str, str]]] = {
     ],
     "use abstract unix sockets and TCP": [
         *(("connect_abstract", "abstract"), ("listen_abstract", "own abstract")),
-        *(("connect_tcp", "port"), ("listen_tcp", "")),
+        *(("connect_tcp", "port"), ("connect_by_listener", "port"), ("listen_tcp", "")),
     ],
     "use UDP, netlink and vsock": [("send_udp", ""), ("open_netlink", ""), ("open_vsock", "")],
     "make processes, run programs": [("fork", ""), ("execute", ""), ("execute_memory", "")],
@@ -63,7 +63,7 @@ BESIDE: list[tuple[str, str]] = [
     *(("make_symlink", "connection file"), ("make_fifo", ""), ("set_user_bit", ""), ("create_with_user_bit", "")),
     *(("become_root", ""), ("make_namespace", ""), ("mount", ""), ("become_dumpable", ""), ("executable_memory", "")),
     *(("grow_file", "own folder"), ("make_processes", "kernel"), ("find_secret", "secret"), ("remove_file", "socket")),
-    ("kill_everybody", ""),
+    *(("kill_everybody", ""), ("shared_anonymous_memory", ""), ("growing_memory", "")),
 ]
 """What is refused at `strict` besides."""
 

@@ -20,7 +20,7 @@ ATTACKS: Final = (
     _attack("read, list or change files of other tenants, keys and tokens", "own_root", "user", "landlock"),
     _attack("read, list or change any other file of the machine", "own_root", "landlock"),
     _attack("learn whether a path exists, and whose it is", "own_root"),
-    _attack("learn whether a process exists", "own_root"),
+    _attack("ask whether a process of a given number exists", "own_root"),
     _attack("read other processes' environment, memory and descriptors", "own_root", "user", "landlock", "undumpable"),
     _attack("read other processes' command line and status", "own_root", "landlock"),
     _attack("signal or trace other processes, change their limits", "user", "seccomp"),
@@ -32,7 +32,10 @@ ATTACKS: Final = (
     _attack("reach into the system by io_uring, bpf, userfaultfd, performance counters", "seccomp"),
     _attack("fill the machine's disk", "own_root", "landlock"),
 )
-"""Where Landlock stands alone, a kernel has no folder that it could write to."""
+"""Where Landlock stands alone, a kernel has no folder that it could write to.
+
+Of processes it is asking that is held: the numbers that its own threads are given show that others come and go.
+"""
 
 _NONE: Final[tuple[Layer, ...]] = ("session", "environment", "descriptors", "no_new_privs")
 _PROCESS: Final[tuple[Layer, ...]] = (*_NONE, "rlimits")

@@ -65,9 +65,13 @@ def _serve_locked(
         preload()
         prepared = Prepared()
     options = _options(start, report)
-    taken = take_hold(options) if probe is None else None
+    if probe is not None:
+        _take_hold_for(start.probe)
+        lock_down(start.confinement)
+        return probe()
+    taken = take_hold(options)
     lock_down(start.confinement)
-    return serve(options, prepared=prepared, taken=taken) if probe is None else probe()
+    return serve(options, prepared=prepared, taken=taken)
 
 
 def _probe(start: StartKernel, report: socket.socket) -> Callable[[], int]:
@@ -82,6 +86,12 @@ def _probe(start: StartKernel, report: socket.socket) -> Callable[[], int]:
         return Ending.DONE
 
     return run
+
+
+def _take_hold_for(probe: str) -> None:
+    from llmspell_kernel.zygote import probes
+
+    probes.take_hold(probe)
 
 
 def _options(start: StartKernel, report: socket.socket) -> ServeOptions:

@@ -18,6 +18,7 @@ _EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _ANY_BIT: Final = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
+_AND: Final = 0x54  # BPF_ALU | BPF_AND | BPF_K
 
 _ALLOW: Final = 0x7FFF0000
 _KILL: Final = 0x80000000
@@ -41,11 +42,11 @@ FREE: Final = (
     *("munmap", "brk", "mremap", "madvise", "membarrier"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "pause"),
     *("select", "pselect6", "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait"),
-    *("eventfd2", "pipe2", "dup", "dup2", "dup3"),
+    *("eventfd2", "dup", "dup2", "dup3"),
     *("nanosleep", "gettimeofday", "time", "times", "getrusage", "sysinfo", "uname", "getrandom"),
     *("getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getrlimit", "setrlimit"),
-    *("accept4", "accept", "sendto", "recvfrom", "sendmsg", "recvmsg", "shutdown", "getsockname", "getpeername"),
-    *("futex", "set_robust_list", "rseq", "set_tid_address", "exit", "exit_group"),
+    *("accept4", "accept", "getsockname", "getpeername"),
+    *("set_robust_list", "rseq", "set_tid_address", "exit", "exit_group"),
     *("sched_yield", "sched_get_priority_min", "sched_get_priority_max"),
 )
 """Whatever their arguments: they reach what the process has open, its own memory, and its own folder."""
@@ -60,6 +61,16 @@ _PROT_EXEC: Final = 4
 _CLOCKS: Final = 16
 """Above are the clocks of other processes, which tell that there are such."""
 _SOL_SOCKET, _IPPROTO_TCP = 1, 6
+_TCP_NODELAY, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 1, 4, 5, 6
+_MSG_OOB, _MSG_FASTOPEN = 0x1, 0x20000000
+_SHUT_RDWR: Final = 2
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_GROWSDOWN = 0x01, 0x20, 0x100
+_FUTEX_FLAGS: Final = 0x180
+"""FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME, which the system takes off before it looks at the operation."""
+_FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_REQUEUE, _FUTEX_CMP_REQUEUE, _FUTEX_WAKE_OP = 0, 1, 3, 4, 5
+_FUTEX_WAIT_BITSET, _FUTEX_WAKE_BITSET = 9, 10
+_O_NONBLOCK, _O_CLOEXEC = 0o4000, 0o2000000
+_ALL_BITS: Final = 0xFFFFFFFF
 
 
 def build(machine: str = MACHINE) -> bytes:
@@ -85,7 +96,7 @@ def _held() -> dict[str, list[_Instruction]]:
     """The calls that are held by their arguments, each with what its own instructions come to."""
     own = _only(0, [_PID], errno.EPERM)
     return {
-        "mmap": _without(2, _PROT_EXEC, errno.EPERM),
+        "mmap": _mapping(),
         "mprotect": _without(2, _PROT_EXEC, errno.EPERM),
         "openat": _without(3, _SET_ID_BITS, errno.EPERM),
         "open": _without(2, _SET_ID_BITS, errno.EPERM),
@@ -96,9 +107,21 @@ def _held() -> dict[str, list[_Instruction]]:
         "clock_nanosleep": _below(0, _CLOCKS, errno.EINVAL),
         "fcntl": _only(1, [_DUPLICATE, _GET_FD, _SET_FD, _GET_FLAGS, _SET_FLAGS, _DUPLICATE_CLOSED], errno.EPERM),
         "ioctl": _only(1, [_FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX], errno.ENOTTY),
-        # Options of sockets: no filters, no pidfd of the peer.
-        "setsockopt": _only(1, [_IPPROTO_TCP], errno.ENOPROTOOPT),
-        "getsockopt": _option([3, 4, 38]),  # SO_TYPE, SO_ERROR, SO_PROTOCOL
+        # Options of sockets: no filters, no pidfd of the peer; of TCP no other protocol above it, no connecting later.
+        "setsockopt": _option(_IPPROTO_TCP, [_TCP_NODELAY, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT]),
+        "getsockopt": _option(_SOL_SOCKET, [3, 4, 38]),  # SO_TYPE, SO_ERROR, SO_PROTOCOL
+        # A listening socket that was shut down can connect again, and MSG_FASTOPEN connects without connect(2), past
+        # Landlock too: any TCP service of the machine could be talked to. Out-of-band data nobody here sends, and what
+        # the system does with it on unix sockets has been a way into it (CVE-2025-38236).
+        "sendto": _without(3, _MSG_FASTOPEN | _MSG_OOB, errno.EPERM),
+        "sendmsg": _without(2, _MSG_FASTOPEN | _MSG_OOB, errno.EPERM),
+        "recvfrom": _without(3, _MSG_OOB, errno.EPERM),
+        "recvmsg": _without(2, _MSG_OOB, errno.EPERM),
+        # Subscribers that do not read are cut off by it, both ways.
+        "shutdown": _only(1, [_SHUT_RDWR], errno.EPERM),
+        # No packets, and no pipe that the system itself writes to (O_NOTIFICATION_PIPE).
+        "pipe2": _without(1, _ALL_BITS ^ (_O_NONBLOCK | _O_CLOEXEC), errno.EINVAL),
+        "futex": _futex(),
         "clone": _only(0, _THREAD, errno.EPERM),
         # Names of threads and mappings: done nothing. By its name a process is told to be a certain kernel's.
         "prctl": [*_only(0, [_PR_SET_NAME, _PR_SET_VMA], errno.EPERM)[:-1], _error(0)],
@@ -143,9 +166,34 @@ def _below(argument: int, bound: int, code: int) -> list[_Instruction]:
     return [_argument(argument), (_AT_LEAST, 0, 1, bound), _error(code), (_RETURN, 0, 0, _ALLOW)]
 
 
-def _option(names: list[int]) -> list[_Instruction]:
+def _option(level: int, names: list[int]) -> list[_Instruction]:
     only = _only(2, names, errno.ENOPROTOOPT)
-    return [_argument(1), (_EQUAL, 0, len(only) - 2, _SOL_SOCKET), *only]
+    return [_argument(1), (_EQUAL, 0, len(only) - 2, level), *only]
+
+
+def _mapping() -> list[_Instruction]:
+    """Memory that is neither executable nor of a kind that RLIMIT_DATA does not count.
+
+    That are shared memory without a file, and what grows downwards, which is a stack to the system: where there are no
+    cgroups, a process could hold as much as the machine has.
+    """
+    both = _MAP_SHARED | _MAP_ANONYMOUS
+    return [
+        *_without(2, _PROT_EXEC, errno.EPERM)[:-1],
+        *_without(3, _MAP_GROWSDOWN, errno.EPERM)[:-1],
+        *((_AND, 0, 0, both), (_EQUAL, 0, 1, both), _error(errno.EPERM), (_RETURN, 0, 0, _ALLOW)),
+    ]
+
+
+def _futex() -> list[_Instruction]:
+    """Waiting and waking; no locks with priority inheritance.
+
+    Those name their owner by a number in memory: whoever writes another process's there, and asks for the lock, is told
+    by the error whether there is such a process. Neither Python nor libzmq uses them.
+    """
+    plain = [_FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_REQUEUE, _FUTEX_CMP_REQUEUE, _FUTEX_WAKE_OP]
+    load, *tests = _only(1, [*plain, _FUTEX_WAIT_BITSET, _FUTEX_WAKE_BITSET], errno.ENOSYS)
+    return [load, (_AND, 0, 0, _ALL_BITS ^ _FUTEX_FLAGS), *tests]
 
 
 def for_process(program: bytes, pid: int) -> bytes:

@@ -61,7 +61,7 @@ def test_with_everything_nothing_is_open_and_without_namespaces_only_what_exists
     assert strength("strict", replace(WHOLE, is_root=False, namespaces="user")).open == ()
     assert strength("strict", replace(WHOLE, namespaces="none")).open == (
         "learn whether a path exists, and whose it is",
-        "learn whether a process exists",
+        "ask whether a process of a given number exists",
     )
 
 

@@ -1,6 +1,7 @@
 """Probes say what they got where nothing holds them, and are told from one another."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,10 +69,23 @@ def test_another_process_of_ones_own_is_open_where_nothing_holds(name: str, othe
 
 
 @pytest.mark.parametrize(
-    "name", ["fork", "execute", "execute_memory", "memory_file", "executable_memory", "listen_tcp"]
+    "name",
+    [
+        *("fork", "execute", "execute_memory", "memory_file", "executable_memory", "listen_tcp"),
+        *("shared_anonymous_memory", "growing_memory"),
+    ],
 )
 def test_what_any_process_may_is_got_through(name: str) -> None:
     assert apart(name)[0] == "got_through"
+
+
+def test_a_lock_tells_of_another_process_where_nothing_holds(other: int) -> None:
+    assert "futex" in apart("see_process", str(other))[1].split("told by ")[1].split(", ")
+
+
+def test_a_listener_connects_where_nothing_holds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        assert apart("connect_by_listener", str(service.getsockname()[1]))[0] == "got_through"
 
 
 def test_a_process_that_cannot_be_is_not_seen() -> None:

@@ -31,6 +31,8 @@ def verdict(machine: str, number: int, *arguments: int, architecture: int | None
                 at += jump_true if accumulator >= value else jump_false
             case 0x45:
                 at += jump_true if accumulator & value else jump_false
+            case 0x54:
+                accumulator &= value
             case 0x06:
                 return {0x7FFF0000: ALLOW, 0x80000000: KILL}.get(value, value & 0xFFFF)
             case _:
@@ -59,6 +61,13 @@ CALLS: dict[str, tuple[str, tuple[int, ...], str | int]] = {
     "a folder whose files are its group's": ("mkdirat", (3, 0, 0o2700), errno.EPERM),
     "memory": ("mmap", (0, 4096, 3), ALLOW),
     "executable memory": ("mmap", (0, 4096, 7), errno.EPERM),
+    "memory that is shared, of no file": ("mmap", (0, 4096, 3, 0x21), errno.EPERM),
+    "memory that is shared, of no file, with other flags": ("mmap", (0, 4096, 3, 0x8023), errno.EPERM),
+    "memory of its own, of no file": ("mmap", (0, 4096, 3, 0x22), ALLOW),
+    "a stack's memory": ("mmap", (0, 4096, 3, 0x20022), ALLOW),
+    "memory that grows downwards, which is not counted": ("mmap", (0, 4096, 3, 0x122), errno.EPERM),
+    "a file, shared": ("mmap", (0, 4096, 3, 0x01), ALLOW),
+    "executable memory of a file": ("mmap", (0, 4096, 5, 0x02), errno.EPERM),
     "memory made executable": ("mprotect", (0, 4096, 5), errno.EPERM),
     "a clock": ("clock_gettime", (1,), ALLOW),
     "another process's clock": ("clock_gettime", ((~1 << 3 | 2) & 0xFFFFFFFF,), errno.EINVAL),
@@ -69,6 +78,34 @@ CALLS: dict[str, tuple[str, tuple[int, ...], str | int]] = {
     "the type of a socket": ("getsockopt", (3, 1, 3), ALLOW),
     "a pidfd of the peer": ("getsockopt", (3, 1, 77), errno.ENOPROTOOPT),
     "an option of TCP": ("setsockopt", (3, 6, 1), ALLOW),
+    "how TCP looks whether its peer is there": ("setsockopt", (3, 6, 4), ALLOW),
+    "another protocol above TCP": ("setsockopt", (3, 6, 31), errno.ENOPROTOOPT),
+    "connecting with the first data": ("setsockopt", (3, 6, 30), errno.ENOPROTOOPT),
+    "sending": ("sendto", (3, 0, 1, 0x4000), ALLOW),
+    "sending that connects": ("sendto", (3, 0, 1, 0x20000000), errno.EPERM),
+    "sending out of band": ("sendto", (3, 0, 1, 0x1), errno.EPERM),
+    "sending a message": ("sendmsg", (3, 0, 0x4000), ALLOW),
+    "a message that connects": ("sendmsg", (3, 0, 0x20004000), errno.EPERM),
+    "a message out of band": ("sendmsg", (3, 0, 0x4001), errno.EPERM),
+    "receiving": ("recvfrom", (3, 0, 1, 0x40), ALLOW),
+    "receiving out of band": ("recvfrom", (3, 0, 1, 0x41), errno.EPERM),
+    "receiving a message": ("recvmsg", (3, 0, 0x40), ALLOW),
+    "receiving a message out of band": ("recvmsg", (3, 0, 0x1), errno.EPERM),
+    "cutting a connection off": ("shutdown", (3, 2), ALLOW),
+    "shutting down for reading": ("shutdown", (3, 0), errno.EPERM),
+    "shutting down for writing": ("shutdown", (3, 1), errno.EPERM),
+    "a pipe": ("pipe2", (0, 0o2004000), ALLOW),
+    "a pipe of packets": ("pipe2", (0, 0o40000), errno.EINVAL),
+    "a pipe that the system writes to": ("pipe2", (0, 0o200), errno.EINVAL),
+    "waiting for a lock": ("futex", (0, 0), ALLOW),
+    "waiting for a lock of its own, until a time": ("futex", (0, 9 | 0x180), ALLOW),
+    "letting others go on": ("futex", (0, 1 | 0x80), ALLOW),
+    "a lock with priority inheritance": ("futex", (0, 6), errno.ENOSYS),
+    "such a lock of its own": ("futex", (0, 6 | 0x80), errno.ENOSYS),
+    "such a lock, tried": ("futex", (0, 8), errno.ENOSYS),
+    "such a lock, of the newer kind": ("futex", (0, 13 | 0x80), errno.ENOSYS),
+    "such a lock, by another's condition": ("futex", (0, 12), errno.ENOSYS),
+    "a futex operation with an unknown flag": ("futex", (0, 0x200), errno.ENOSYS),
     "a filter on a socket": ("setsockopt", (3, 1, 26), errno.ENOPROTOOPT),
     "naming a thread, which is not done": ("prctl", (15,), 0),
     "being dumped again": ("prctl", (4, 1), errno.EPERM),

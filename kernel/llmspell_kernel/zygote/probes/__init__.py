@@ -4,6 +4,6 @@
 runs that one probe instead of serving, and reports what became of it. A probe that is refused, or bounded, is held.
 """
 
-from llmspell_kernel.zygote.probes.table import PROBES, attempt
+from llmspell_kernel.zygote.probes.table import PROBES, attempt, take_hold
 
-__all__ = ["PROBES", "attempt"]
+__all__ = ["PROBES", "attempt", "take_hold"]

@@ -1,5 +1,6 @@
 """Probes of sockets."""
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -52,6 +53,31 @@ def connect_tcp(port: str) -> str:
         return f"connected to port {port}"
 
 
+_held: list[socket.socket] = []
+
+
+def hold_listener() -> None:
+    """Have a TCP listener, as a kernel that serves has one: where sockets are not made any more, it is made before."""
+    _held.append(socket.create_server(("127.0.0.1", 0)))
+
+
+def connect_by_listener(port: str) -> str:
+    """Connect to a TCP port of this machine by a listener that is shut down: its first data connects it.
+
+    That takes no socket(2) and no connect(2), and Landlock does not see it.
+    """
+    if not _held:
+        hold_listener()
+    with _held.pop() as server:
+        try:
+            server.shutdown(socket.SHUT_RD)
+        except OSError:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+        server.sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", int(port)))
+        return f"connected to port {port}"
+
+
 def listen_tcp(_target: str) -> str:
     """Listen on a TCP port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
@@ -84,6 +110,6 @@ PROBES: Final[dict[str, Callable[[str], str]]] = {
     probe.__name__: probe
     for probe in (
         *(connect_unix, connect_abstract, listen_abstract, send_by_pair),
-        *(connect_tcp, listen_tcp, send_udp, open_netlink, open_vsock),
+        *(connect_tcp, connect_by_listener, listen_tcp, send_udp, open_netlink, open_vsock),
     )
 }

@@ -29,8 +29,22 @@ def call(name: str, *arguments: int | bytes | None) -> int:
 
 
 SYSCALLS: Final = {
-    "x86_64": {"memfd_create": 319, "keyctl": 250, "userfaultfd": 323, "bpf": 321, "perf_event_open": 298},
-    "aarch64": {"memfd_create": 279, "keyctl": 219, "userfaultfd": 282, "bpf": 280, "perf_event_open": 241},
+    "x86_64": {
+        "memfd_create": 319,
+        "keyctl": 250,
+        "userfaultfd": 323,
+        "bpf": 321,
+        "perf_event_open": 298,
+        "futex": 202,
+    },
+    "aarch64": {
+        "memfd_create": 279,
+        "keyctl": 219,
+        "userfaultfd": 282,
+        "bpf": 280,
+        "perf_event_open": 241,
+        "futex": 98,
+    },
 }
 SHARED: Final = {"io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438}
 """The same on every architecture."""

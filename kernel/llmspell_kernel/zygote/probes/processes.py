@@ -14,6 +14,7 @@ _IPC_CREAT: Final = 0o1000
 _PR_SET_DUMPABLE: Final = 4
 _KEYCTL_GET_KEYRING_ID: Final = 0
 _USER_KEYRING: Final = -4
+_MAP_GROWSDOWN: Final = 0x100
 
 
 def fork(_target: str) -> str:
@@ -165,7 +166,20 @@ def _holds(memory: io.FileIO, begin: int, end: int, first: bytes, second: bytes)
 
 def executable_memory(_target: str) -> str:
     """Make memory that can be written and executed, for code that no file holds."""
-    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC):
+    protection = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=protection):
+        return "memory was mapped"
+
+
+def shared_anonymous_memory(_target: str) -> str:
+    """Have memory that is shared and of no file, which RLIMIT_DATA does not count."""
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS):
+        return "memory was mapped"
+
+
+def growing_memory(_target: str) -> str:
+    """Have memory that grows downwards: to the system it is a stack, which RLIMIT_DATA does not count."""
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_GROWSDOWN):
         return "memory was mapped"
 
 
@@ -174,6 +188,6 @@ PROBES: Final[dict[str, Callable[[str], str]]] = {
     for probe in (
         *(fork, execute, execute_memory, become_root, make_namespace, mount, become_dumpable),
         *(share_memory, memory_file, shared_file, message_queue, keyring, io_uring, userfaultfd, bpf),
-        *(performance_events, executable_memory, find_secret),
+        *(performance_events, executable_memory, shared_anonymous_memory, growing_memory, find_secret),
     )
 }

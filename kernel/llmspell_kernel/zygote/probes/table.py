@@ -18,7 +18,16 @@ PROBES: Final[dict[str, Probe]] = {
     **resources.PROBES,
 }
 
+_HOLDS: Final[dict[str, Callable[[], None]]] = {network.connect_by_listener.__name__: network.hold_listener}
+"""What a kernel that serves has taken hold of before it is locked down, by the probe that turns it to another use."""
+
 Outcome = Literal["refused", "stopped", "got_through"]
+
+
+def take_hold(name: str) -> None:
+    """What a probe needs from before the lock-down, as a kernel has it; nothing for most."""
+    if name in _HOLDS:
+        _HOLDS[name]()
 
 
 def attempt(name: str, target: str) -> tuple[Outcome, str]:

@@ -12,8 +12,7 @@ from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command, LazyGroup
 from llmspell_cli.options import duration, labels, output_option, selector_option, size
 from llmspell_cli.output import counted, note, print_json, print_table, rounded_size, shown_labels
-from llmspell_cli.pool_options import pool_members, pool_options
-from llmspell_fleet.model.pool import Autoscale
+from llmspell_cli.pool_options import pool_lines, pool_members, pool_options
 from llmspell_fleet.model.requests import ExecuteRequest, LimitsChange, TenantChange
 from llmspell_fleet.model.views import ExecuteView, RollView, TenantCreated, TenantView
 from llmspell_kernel.errors import MisuseError
@@ -240,10 +239,10 @@ def _show(tenant: TenantView, output: str) -> None:
         "ready": f"{tenant.ready} of {tenant.replicas}",
         "strategy": tenant.strategy,
         "isolation": tenant.isolation_level,
-        **({"autoscale": _scaled(tenant.autoscale)} if tenant.autoscale is not None else {}),
         "idle timeout": format_duration(tenant.idle_timeout_s) if tenant.idle_timeout_s else "never",
+        **pool_lines(tenant),
         "labels": shown_labels(tenant.labels) or "none",
-        **({"restart": _roll(tenant.roll)} if tenant.roll is not None else {}),
+        **({"rolling restart": _roll(tenant.roll)} if tenant.roll is not None else {}),
         **{f"limit {name}": _limit(name, value) for name, value in msgspec.to_builtins(tenant.limits).items()},
     }
     width = max(len(name) for name in lines)
@@ -254,13 +253,6 @@ def _show(tenant: TenantView, output: str) -> None:
 
         click.echo()
         print_kernels(tenant.kernels)
-
-
-def _scaled(autoscale: Autoscale) -> str:
-    return (
-        f"{autoscale.min} to {autoscale.max} kernels, more when over {autoscale.busy_share:.0%} are busy, "
-        f"fewer after {format_duration(autoscale.down_after_s)}"
-    )
 
 
 def _roll(roll: RollView) -> str:
@@ -283,6 +275,7 @@ _UPDATE_EXAMPLES = """
 llmspell tenant update acme --replicas 5
 llmspell tenant update acme --memory 128MB --execution-timeout 1m
 llmspell tenant update acme --replicas 0 --wait 30s
+llmspell tenant update acme --restart on-failure --max-age 1d
 llmspell tenant update acme --label env=prod --label old=
 """
 

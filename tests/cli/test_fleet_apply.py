@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llmspell_cli.commands.fleet_apply import _value
 from support.commands import Commands
 from support.served_fleet import ServedFleet
 
@@ -89,3 +90,34 @@ def test_a_tenant_s_new_token_is_all_that_is_printed(llmspell: Commands) -> None
 
     assert (done.code, done.out, done.err) == (0, "another-of-acme\n", "")
     assert llmspell("tenant", "token", "initech").code == 1
+
+
+def test_values_are_cut_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {
+        "min": 1,
+        "max": 5,
+        "busy_share": 0.8,
+        "up_after_s": 0.2,
+        "down_after_s": 55.5,
+        "total_memory_bytes": 2**20,
+    }
+    whole = "min=1, max=5, busy_share=0.8, up_after_s=0.2, down_after_s=55.5, total_memory_bytes=1MB"
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert _value(value) == whole
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert _value(value) == f"{whole[:60]}…"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("limits.memory_bytes", 64 * 2**20, "64MB"),
+        ("limits.memory_bytes", 2**20 + 1, "1048577B"),
+        ("limits.memory_bytes", 0, "0"),
+        ("replicas", 2**20, "1048576"),
+        ("limits.memory_bytes", None, ""),
+    ],
+)
+def test_sizes_are_shown_as_they_are_written(key: str, value: int | None, shown: str) -> None:
+    assert _value(value, key) == shown

@@ -17,6 +17,7 @@ from llmspell_cli.output import counted, note, print_json, print_table
 from llmspell_fleet.model.plan import ApplyView
 from llmspell_fleet.model.requests import ApplyRequest
 from llmspell_kernel.errors import LlmspellError, MisuseError
+from llmspell_kernel.units import format_size
 
 _LOOK_S = 0.2
 _COLUMNS = ("target", "key", "before", "after", "how")
@@ -104,13 +105,19 @@ def _tenant_of(target: str) -> str:
 
 def _show(view: ApplyView) -> None:
     if view.changes:
-        rows = [(one.target, one.key, _value(one.before), _value(one.after), _HOW[one.how]) for one in view.changes]
+        rows = [
+            (one.target, one.key, _value(one.before, one.key), _value(one.after, one.key), _HOW[one.how])
+            for one in view.changes
+        ]
         print_table(_COLUMNS, rows)
     if view.drift:
         click.echo("\nchanged at runtime, and kept:" if view.changes else "changed at runtime, and kept:")
         print_table(
             ("target", "key", "configured", "is", ""),
-            [(one.target, one.key, _value(one.configured), _value(one.found), one.detail) for one in view.drift],
+            [
+                (one.target, one.key, _value(one.configured, one.key), _value(one.found, one.key), one.detail)
+                for one in view.drift
+            ],
         )
     click.echo(_summary(view))
 
@@ -124,19 +131,22 @@ def _summary(view: ApplyView) -> str:
     return f"{text}, {later} at the fleet's next restart" if later else text
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, key: str = "") -> str:
     if value is None:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, int) and value and key.endswith("_bytes"):
+        return format_size(value)
     if isinstance(value, dict):
         return _cut(", ".join(_pairs(value.items())))
     return _cut(msgspec.json.encode(value).decode())
 
 
 def _pairs(items: Iterable[tuple[str, Any]]) -> Iterable[str]:
-    return (f"{key}={_value(value)}" for key, value in items)
+    return (f"{key}={_value(value, key)}" for key, value in items)
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    """A terminal's lines are short; a program or a file gets the whole."""
+    return text if len(text) <= _LONGEST or not sys.stdout.isatty() else f"{text[:_LONGEST]}…"

@@ -223,7 +223,7 @@ class Executions:
         if not any(e.kernel.phase in _COMING for e in tenant.entries.values()):
             self._metrics.execution_refused(tenant.id, "no_kernel")
             raise UnavailableError(
-                f"tenant {tenant.id} has no kernel that could become READY: they are {_phases(tenant)}; "
+                f"tenant {tenant.id} has no kernel that could become READY: {_phases(tenant)}; "
                 "restart one that FAILED, or raise the replicas",
                 retry_after_s=READY_RETRY_S,
             )
@@ -238,7 +238,7 @@ class Executions:
         except TimeoutError:
             self._metrics.execution_refused(tenant.id, "no_kernel")
             raise UnavailableError(
-                f"no kernel of tenant {tenant.id} became READY in time; they are {_phases(tenant)}",
+                f"no kernel of tenant {tenant.id} became READY in time: {_phases(tenant)}",
                 retry_after_s=READY_RETRY_S,
             ) from None
         finally:
@@ -277,7 +277,8 @@ def _head(kernel: KernelId, session: str, *, is_reset: bool, clipped_s: float | 
 
 
 def _phases(tenant: Tenant) -> str:
-    return ", ".join(sorted(entry.kernel.phase.value for entry in tenant.entries.values())) or "none"
+    phases = sorted(entry.kernel.phase.value for entry in tenant.entries.values())
+    return f"they are {', '.join(phases)}" if phases else "it has none"
 
 
 def died(kernel: KernelId, lost: Lost) -> str:

@@ -14,6 +14,8 @@ from llmspell_fleet.policy.lifecycle import shown
 def kernel_view(entry: Entry, usage: ProcessUsage | None, now: float, labels: dict[str, str]) -> KernelView:
     """A kernel; `now` is loop time, `labels` are its tenant's and its own."""
     kernel = entry.kernel
+    if kernel.pid is None:
+        usage = None  # what is left of the last look is its last process's
     return KernelView(
         id=kernel.id,
         name=kernel.spec.name,

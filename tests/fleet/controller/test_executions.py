@@ -142,7 +142,7 @@ async def test_a_request_whose_time_is_over_while_it_waits_is_answered_503(contr
     async with controller() as site:
         tenant = await site.tenant("t", "hang")
 
-        with pytest.raises(UnavailableError, match=r"READY in time; they are STARTING") as unavailable:
+        with pytest.raises(UnavailableError, match=r"READY in time: they are STARTING") as unavailable:
             await site.execute(tenant, "return 1", timeout_s=0.05)
 
         assert (unavailable.value.status, unavailable.value.retry_after_s) == (503, 1.0)
@@ -167,7 +167,7 @@ async def test_a_tenant_without_kernels_refuses_at_once(controller: Start) -> No
         tenant = await site.tenant(replicas=0)
 
         async with asyncio.timeout(10):
-            with pytest.raises(UnavailableError, match=r"they are none; .* raise the replicas"):
+            with pytest.raises(UnavailableError, match=r"become READY: it has none; .* raise the replicas"):
                 await site.execute(tenant, "return 1", timeout_s=300)
 
 

@@ -163,13 +163,39 @@ def test_users_that_are_all_taken_are_said(fleet: FleetHome) -> None:
 
 def test_a_tenant_is_made_strict_while_it_runs(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet)
+    (before,) = tenant.kernels()
     assert tenant.change(isolation_level="strict").status == 200
     (kernel,) = tenant.kernels()
-    assert fleet.ask("POST", f"/v1/kernels/{kernel['id']}/restart").status == 200
 
+    assert (kernel["isolation_level"], kernel["incarnation"]) == ("strict", before["incarnation"] + 1)
+    assert status_of(kernel["pid"])["Seccomp"] == "2"
     assert uids(tenant) <= set(range(FIRST, LAST + 1))
     assert tenant.value("return 1") == "1"
     fleet.ask("DELETE", tenant.path)
+
+
+def test_a_user_is_its_tenants_for_as_long_as_that_exists(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, isolation_level="strict")
+    own = uids(tenant)
+    with tenant.spinning() as spinning:
+        assert tenant.change(isolation_level="process", wait_s=0).status == 200
+        assert tenant.kernel(spinning.kernel)["isolation_level"] == "strict", "its process still is"
+        other = new_tenant(fleet, isolation_level="strict")
+        assert uids(tenant) == own
+        assert uids(other).isdisjoint(own)
+    tenant.wait_restarted(spinning.kernel)
+    assert uids(tenant) == {os.geteuid()}
+
+    assert tenant.change(replicas=0, isolation_level="strict").status == 200
+    wait_until(lambda: not tenant.kernels(), "no kernel is left")
+    assert tenant.change(replicas=1).status == 200
+    tenant.wait_ready(1)
+    assert uids(tenant) == own
+    for one in (tenant, other):
+        assert fleet.ask("DELETE", one.path).status == 204
+    later = new_tenant(fleet, isolation_level="strict")
+    assert uids(later).isdisjoint(own)
+    assert fleet.ask("DELETE", later.path).status == 204
 
 
 def test_strict_kernels_are_adopted_by_the_next_controller(fleet: FleetHome) -> None:
@@ -186,6 +212,7 @@ def test_strict_kernels_are_adopted_by_the_next_controller(fleet: FleetHome) -> 
             (after,) = tenant.wait_ready(1)
 
             assert (after["pid"], after["incarnation"]) == (before["pid"], before["incarnation"])
+            assert after["isolation_level"] == "strict"
             assert tenant.value("return x + 1") == "42"
             other = new_tenant(one, isolation_level="strict")
             assert uids(other).isdisjoint(uids(tenant))

@@ -9,6 +9,8 @@ from llmspell_fleet.controller.limits import Hold
 from llmspell_fleet.controller.output import Output
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Kernel
+from llmspell_fleet.model.tenant import LEVELS, IsolationLevel
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS
 
 if TYPE_CHECKING:
     from llmspell_fleet.router.channel import Channel
@@ -53,6 +55,17 @@ class Entry:
     def tenant(self) -> TenantId:
         """Whose it is."""
         return self.kernel.spec.tenant
+
+    @property
+    def isolation_level(self) -> IsolationLevel:
+        """Its process's; without one, what the next will have."""
+        return self.grip.hold.isolation_level
+
+    @property
+    def is_weaker(self) -> bool:
+        """Whether its process is kept apart less than its spec says by now."""
+        wanted = LEVELS.index(self.kernel.spec.isolation_level)
+        return self.kernel.phase in HAS_PROCESS and LEVELS.index(self.isolation_level) < wanted
 
     @property
     def load(self) -> int:

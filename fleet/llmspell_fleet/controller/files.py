@@ -8,6 +8,7 @@ from typing import Literal, cast
 from llmspell_fleet.controller.limits import kernel_limits
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import KernelSpec
+from llmspell_fleet.model.tenant import IsolationLevel
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.spawner.spawner import Process
 from llmspell_kernel import pidfile
@@ -81,11 +82,11 @@ def _files_outside(paths: FleetPaths, spec: KernelSpec) -> list[str]:
     return own if spec.pid_file is None else [*own, spec.pid_file]
 
 
-def remove_process_files(paths: FleetPaths, spec: KernelSpec, pid: int) -> None:
-    """What a process of a kernel was writing when it was killed; at `strict` all of it, which it could not remove."""
+def remove_process_files(paths: FleetPaths, spec: KernelSpec, pid: int, level: IsolationLevel) -> None:
+    """What a process, which was at `level`, was writing when it was killed; at `strict` all, which it cannot remove."""
     for path in _files_outside(paths, spec):
         remove_unfinished(path, pid)
-    if spec.isolation_level == "strict":
+    if level == "strict":
         remove_kernel_files(paths, spec)
 
 

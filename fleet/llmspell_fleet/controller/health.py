@@ -62,7 +62,7 @@ class Health:
                 store_fault=self._store.fault or "",
                 phases=phases,
                 unenforced_limits=tuple(f"nobody enforces {limit} here" for limit in limits),
-                weaker_isolation=(self.degraded["isolation"],) if "isolation" in self.degraded else (),
+                weaker_isolation=(self.degraded.get("isolation", ""), *self._weaker()),
                 unreachable=outside,
             )
         )
@@ -90,7 +90,17 @@ class Health:
 
     def _levels(self) -> list[IsolationLevel]:
         """Those that kernels have."""
-        return sorted({entry.kernel.spec.isolation_level for entry in self._supervisor})
+        return sorted({entry.isolation_level for entry in self._supervisor})
+
+    def _weaker(self) -> list[str]:
+        """Processes that are not yet at the level that their tenant has by now."""
+        weaker = Counter(
+            (entry.isolation_level, entry.kernel.spec.isolation_level) for entry in self._supervisor if entry.is_weaker
+        )
+        return [
+            f"{number} {'kernel runs' if number == 1 else 'kernels run'} at {level} until restarted, and should at {to}"
+            for (level, to), number in sorted(weaker.items())
+        ]
 
     def statistics(self) -> dict[str, object]:
         """For the log, on SIGUSR1."""

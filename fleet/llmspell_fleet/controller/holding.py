@@ -156,10 +156,14 @@ class Holder:
         """It was started by an earlier controller, and is held as that one left it."""
         assert entry.process is not None
         spec, grip = entry.kernel.spec, entry.grip
-        made = self.cgroups.find(entry.process.pid, spec.id) if spec.isolation_level != "none" else None
+        level = entry.kernel.isolation_level
+        if level is None:  # surely no more than this
+            level = "process" if spec.isolation_level == "strict" else spec.isolation_level
+        made = self.cgroups.find(entry.process.pid, spec.id) if level != "none" else None
         grip.cgroups = made
         grip.tenant = made.tenant if made is not None else ""
-        grip.hold = replace(self.expected(spec), cgroups=frozenset(made.bounds if made is not None else ()))
+        bounds = frozenset(made.bounds if made is not None else ())
+        grip.hold = Hold(limits=spec.limits, isolation_level=level, cgroups=bounds)
         if made is not None and "memory" in made.bounds:
             with contextlib.suppress(OSError):
                 state = made.memory_state()
@@ -208,11 +212,11 @@ class Holder:
         spec, hold = entry.kernel.spec, entry.grip.hold
         if entry.process is not None and _is_astray(entry.grip, spec):
             self._bring_home(entry)
-        if hold.limits == spec.limits and not hold.late:
-            return
         if entry.process is None:
             if entry.kernel.phase not in HAS_PROCESS:
                 entry.grip.hold = self.expected(spec)
+            return
+        if hold.limits == spec.limits and not hold.late:
             return
         outside = Change(self.cgroups, entry).carry_out()
         entry.grip.hold, entry.grip.written = outside, None

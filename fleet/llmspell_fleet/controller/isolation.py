@@ -53,9 +53,9 @@ class Isolation:
             confinement, level="strict", uid=spec.uid if survey.is_root else None, namespaces=survey.namespaces
         )
 
-    def uid_for(self, taken: Collection[int]) -> int | None:
+    def uid_for(self, taken: Collection[int], *, after: int | None) -> int | None:
         """A user for a tenant's kernels, which none of `taken` is; None = there is none, or none is needed."""
-        return choose_uid(*self._uids, taken) if self._survey_now().is_root else None
+        return choose_uid(*self._uids, taken, after=after) if self._survey_now().is_root else None
 
     def require_uid(self, taken: Collection[int]) -> None:
         """ConflictError when one is needed and there is none left."""

@@ -162,7 +162,7 @@ class Provisioning:
         spec = found.spec
         self._of.tenants.require_kept(changed)
         self._of.tenants.promise(found.beyond(changed.replicas), changed)
-        if changed.isolation_level == "strict" != spec.isolation_level:
+        if changed.isolation_level == "strict" != spec.isolation_level and found.record.uid is None:
             self._of.users.require()
         if changed != spec:
             self._of.tenants.change(found, changed)
@@ -170,6 +170,9 @@ class Provisioning:
             # Before a kernel is told to end: a controller that is killed now goes on with it.
             await self._recorded()
             self._of.tenants.reconcile(found)
+        if change.isolation_level is not None and (outdated := found.outdated):
+            self._of.rolls.join(found, outdated, reason="the isolation level has changed")
+            await self._of.rolls.ended(tenant, change.wait_s)
         await self._recorded()
         await self._until_ready(found, change.wait_s)
         return self._view(found)

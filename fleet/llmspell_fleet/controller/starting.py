@@ -65,6 +65,13 @@ class Starts:
                 self._start(entry)
 
     def _start(self, entry: Entry) -> None:
+        level = entry.kernel.spec.isolation_level
+        if entry.kernel.isolation_level != level:
+            # Changed since: whoever adopts the process goes by what is on disk.
+            entry.kernel = replace(entry.kernel, isolation_level=level)
+            self._store.save_kernel(entry.kernel)
+            self.ask(entry)
+            return
         self._tickets += 1
         entry.output.begin(entry.kernel.incarnation)
         try:

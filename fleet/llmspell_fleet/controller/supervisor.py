@@ -280,7 +280,7 @@ class Supervisor(Entries):
         """The process of `entry` is gone, and it is known why."""
         channel, entry.channel = entry.channel, None
         if entry.process is not None:
-            files.remove_process_files(self._paths, entry.kernel.spec, entry.process.pid)
+            files.remove_process_files(self._paths, entry.kernel.spec, entry.process.pid, entry.isolation_level)
             self._orphans.look(entry.process, is_adopted=entry.is_adopted)
         entry.process = None
         self.holder.ended(entry)

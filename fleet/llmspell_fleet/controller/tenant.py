@@ -12,7 +12,7 @@ from llmspell_fleet.model.tenant import TenantSpec
 from llmspell_fleet.model.views import RollView  # noqa: TC001 - so are all others
 from llmspell_fleet.policy.admit import FULL, Bucket
 from llmspell_fleet.policy.balance import Pool
-from llmspell_fleet.policy.lifecycle import takes_work
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS, takes_work
 from llmspell_fleet.store.records import TenantRecord
 
 MOST_SESSIONS: Final = 100_000
@@ -71,6 +71,14 @@ class Tenant:
         """Kernels that it was promised or has; the place of one that leaves is free when that is gone."""
         staying = self._staying
         return max(0 if self.is_leaving else self.spec.replicas + self.room, staying) + len(self.entries) - staying
+
+    @property
+    def outdated(self) -> list[KernelId]:
+        """Kernels whose processes are at another isolation level than they should be at by now."""
+        kept = (
+            entry for entry in self.entries.values() if entry.kernel.is_wanted and entry.kernel.phase in HAS_PROCESS
+        )
+        return [entry.id for entry in kept if entry.isolation_level != entry.kernel.spec.isolation_level]
 
     @property
     def lacking(self) -> int:

@@ -174,12 +174,10 @@ class Tenants:
         tenant.record = replace(tenant.record, spec=spec)
         self._supervisor.holder.bound_tenant(spec)  # before its kernels are granted more, or fails
         self._store.save_tenant(tenant.record)
-        uid = self.uid_of(tenant)
         for entry in tenant.entries.values():
             if not self._follows(entry):
                 continue
-            changed = replace(entry.kernel.spec, **inherited(spec), uid=uid)
-            if changed != entry.kernel.spec:
+            if (changed := replace(entry.kernel.spec, **inherited(spec), uid=self.uid_of(tenant))) != entry.kernel.spec:
                 self._supervisor.change_spec(entry, changed)
         self._bound(spec)
 
@@ -231,6 +229,12 @@ class Tenants:
         for entry in list(tenant.entries.values()):
             if entry.kernel.is_wanted and entry.kernel.phase is Phase.PENDING:
                 self._supervisor.apply(entry, StartAsked())
+
+    def own_user(self, tenant: Tenant, uid: int) -> None:
+        """It is the tenant's from now on, whatever its isolation level becomes."""
+        tenant.record = replace(tenant.record, uid=uid)
+        if self._tenants.get(tenant.id) is tenant:
+            self._store.save_tenant(tenant.record)
 
     def new_spec(
         self, tenant: Tenant, *, name: str = "", port: int | None = None, labels: Mapping[str, str] | None = None

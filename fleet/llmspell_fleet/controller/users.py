@@ -16,16 +16,23 @@ class Users:
         self._tenants = tenants
         self._supervisor = supervisor
         self._isolation = isolation
+        self._last: int | None = None
+        """Given last: the next one is another, also when this one is free again."""
         tenants.uid_of = self.of
 
     def of(self, tenant: Tenant) -> int | None:
-        """The user of all of a tenant's kernels; None = they stay whose the fleet is, or there is none left."""
-        if tenant.spec.isolation_level != "strict":
-            return None
-        for entry in tenant.entries.values():
-            if entry.kernel.spec.uid is not None:
-                return entry.kernel.spec.uid
-        return self._isolation.uid_for(self._taken())
+        """The user of a tenant's kernels at `strict`; None = they stay whose the fleet is, or there is none left.
+
+        It is the tenant's until that is gone: at another level too, since processes of before may still be that user's.
+        """
+        if tenant.record.uid is None:
+            uid = next((uid for entry in tenant.entries.values() if (uid := entry.kernel.spec.uid) is not None), None)
+            if uid is None and tenant.spec.isolation_level == "strict":
+                uid = self._isolation.uid_for(self._taken(), after=self._last)
+                self._last = uid or self._last
+            if uid is not None:
+                self._tenants.own_user(tenant, uid)
+        return tenant.record.uid
 
     def require(self) -> None:
         """ConflictError when there is none left for another tenant."""
@@ -40,4 +47,5 @@ class Users:
                 self._supervisor.change_spec(entry, replace(spec, uid=uid))
 
     def _taken(self) -> set[int]:
-        return {uid for entry in self._supervisor if (uid := entry.kernel.spec.uid) is not None}
+        uids = {entry.kernel.spec.uid for entry in self._supervisor} | {tenant.record.uid for tenant in self._tenants}
+        return {uid for uid in uids if uid is not None}

@@ -36,7 +36,7 @@ def kernel_view(entry: Entry, usage: ProcessUsage | None, now: float, labels: di
             leases=entry.leases,
         ),
         limits=limit_views(kernel.spec.limits, entry.grip.hold),
-        isolation_level=kernel.spec.isolation_level,
+        isolation_level=entry.isolation_level,
         last_death=kernel.last_death,
         labels=labels,
     )

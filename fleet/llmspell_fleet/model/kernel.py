@@ -165,6 +165,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """None in a phase that has a process = the spawn is under way."""
     start_time: int | None = None
     """Of process `pid` in clock ticks since boot: a reused pid deceives nobody."""
+    isolation_level: IsolationLevel | None = None
+    """What the process of this incarnation is, or was, started with; None = nobody recorded it."""
     spawned_at: float = 0.0
     """Monotonic time of the spawn of this incarnation."""
     ready_at: float = 0.0

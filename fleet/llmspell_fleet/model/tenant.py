@@ -1,6 +1,6 @@
 """A tenant: who a pool of kernels belongs to, and what it may use."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -14,6 +14,8 @@ MIB = 1024 * KIB
 Strategy = Literal["round_robin", "least_loaded", "sticky"]
 RestartRule = Literal["always", "on-failure", "never"]
 IsolationLevel = Literal["none", "process", "strict"]
+LEVELS: Final[tuple[IsolationLevel, ...]] = get_args(IsolationLevel)
+"""The weakest first."""
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]

@@ -78,7 +78,9 @@ def start(kernel: Kernel, at: Circumstances) -> Outcome:
             return replace(kernel, is_wanted=True), ()
         waiting = ladder.enter(kernel, Phase.PENDING, is_wanted=True)
         return waiting, (Emit("kernel.waiting", {"depends_on": kernel.spec.depends_on}),)
-    starting = ladder.enter(kernel, Phase.STARTING, is_wanted=True, incarnation=kernel.incarnation + 1)
+    level = kernel.spec.isolation_level
+    number = kernel.incarnation + 1
+    starting = ladder.enter(kernel, Phase.STARTING, is_wanted=True, incarnation=number, isolation_level=level)
     told = Emit("kernel.starting", {"incarnation": starting.incarnation})
     return starting, (Spawn(), SetTimer(starting.generation, at.policy.start_deadline_s), told)
 

@@ -84,11 +84,13 @@ def _is_held(attack: Attack, present: Collection[Layer]) -> bool:
     return not attack.held_by.isdisjoint(present)
 
 
-def choose_uid(first: int, last: int, taken: Collection[int]) -> int | None:
-    """A user that nobody has, above those that somebody has where there is room; None = all are taken."""
-    inside = [uid for uid in taken if first <= uid <= last]
-    after = max(inside, default=first - 1) + 1
-    if after <= last:
-        return after
-    own = set(inside)
-    return next((uid for uid in range(first, last + 1) if uid not in own), None)
+def choose_uid(first: int, last: int, taken: Collection[int], *, after: int | None = None) -> int | None:
+    """A user that nobody has, the next one round the range; None = all are taken.
+
+    `after` was given last, None = nobody knows. What was freed is not given again before all the others were.
+    """
+    own = {uid for uid in taken if first <= uid <= last}
+    before = after if after is not None and first <= after <= last else max(own, default=last)
+    size = last - first + 1
+    round_it = (first + (before - first + step) % size for step in range(1, size + 1))
+    return next((uid for uid in round_it if uid not in own), None)

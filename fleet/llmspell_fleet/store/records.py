@@ -18,6 +18,8 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     spec: TenantSpec
     created_at: str
     """ISO 8601 in UTC, as every `_at` here."""
+    uid: int | None = None
+    """Its own user, for as long as there is the tenant, once it was at `strict`; None = it has none."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,13 +22,13 @@ class Upsert(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-TENANTS: Final = Upsert("tenants", ("id", "spec", "created_at"), "id")
+TENANTS: Final = Upsert("tenants", ("id", "spec", "created_at", "uid"), "id")
 KERNELS_DESIRED: Final = Upsert("kernels_desired", ("id", "tenant", "spec", "is_wanted"), "id")
 KERNELS_OBSERVED: Final = Upsert(
     "kernels_observed",
     (
         *("id", "phase", "incarnation", "generation", "pid", "start_time", "spawned_at", "ready_at", "started_at"),
-        *("crashes", "last_death", "ending"),
+        *("crashes", "last_death", "ending", "isolation_level"),
     ),
     "id",
 )
@@ -42,7 +42,7 @@ EXECUTIONS: Final = Upsert("executions", ("id", "tenant", "key", "sha256", "crea
 
 SELECT_KERNELS: Final = (
     "SELECT spec, is_wanted, phase, incarnation, generation, pid, start_time, spawned_at, ready_at, started_at, "
-    "crashes, last_death, ending FROM kernels_desired JOIN kernels_observed USING (id) ORDER BY id"
+    "crashes, last_death, ending, isolation_level FROM kernels_desired JOIN kernels_observed USING (id) ORDER BY id"
 )
 SELECT_EXECUTIONS: Final = (
     "SELECT id, tenant, key, sha256, created_at, status, finished_at, http_status, outcome, is_waited_for, kernel_id, "
@@ -80,12 +80,12 @@ def _json(value: object) -> str:
 
 def tenant_row(record: TenantRecord) -> Row:
     """For TENANTS."""
-    return record.spec.id, _json(record.spec), record.created_at
+    return record.spec.id, _json(record.spec), record.created_at, record.uid
 
 
 def to_tenant(row: Row) -> TenantRecord:
     """From TENANTS."""
-    return TenantRecord(spec=_tenant_specs.decode(row[1]), created_at=row[2])
+    return TenantRecord(spec=_tenant_specs.decode(row[1]), created_at=row[2], uid=row[3])
 
 
 def desired_row(kernel: Kernel) -> Row:
@@ -108,6 +108,7 @@ def observed_row(kernel: Kernel) -> Row:
         _json(kernel.crashes),
         None if kernel.last_death is None else _json(kernel.last_death),
         None if kernel.ending is None else _json(kernel.ending),
+        kernel.isolation_level,
     )
 
 
@@ -127,6 +128,7 @@ def to_kernel(row: Row) -> Kernel:
         crashes=_times.decode(row[10]),
         last_death=None if row[11] is None else _deaths.decode(row[11]),
         ending=None if row[12] is None else _endings.decode(row[12]),
+        isolation_level=row[13],
     )
 
 

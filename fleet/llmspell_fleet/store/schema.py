@@ -77,6 +77,9 @@ _VERSION_2: Final = (
     "ALTER TABLE executions ADD COLUMN head BLOB",
     # Why its process is being ended, and what follows: NULL = nobody asked for that.
     "ALTER TABLE kernels_observed ADD COLUMN ending TEXT",
+    # What a kernel's process was started with, and whose a tenant's are: neither is what should be by now.
+    "ALTER TABLE kernels_observed ADD COLUMN isolation_level TEXT",
+    "ALTER TABLE tenants ADD COLUMN uid INTEGER",
 )
 
 MIGRATIONS: Final = (_VERSION_1, _VERSION_2)

@@ -157,7 +157,7 @@ def test_what_a_killed_process_was_writing_is_removed(paths: FleetPaths, tmp_pat
         path.touch()
 
     for _ in range(2):
-        files.remove_process_files(paths, spec, 77)
+        files.remove_process_files(paths, spec, 77, spec.isolation_level)
 
     assert sorted(runtime.iterdir()) == sorted(others)
     assert not list(tmp_path.glob("one.pid*"))

@@ -65,9 +65,24 @@ def test_with_everything_nothing_is_open_and_without_namespaces_only_what_exists
     )
 
 
-@given(st.integers(1, 50), st.integers(0, 20), st.sets(st.integers(0, 100)))
-def test_a_user_is_nobodys_and_within_the_range(first: int, more: int, taken: set[int]) -> None:
-    uid = choose_uid(first, first + more, taken)
+@given(st.integers(1, 50), st.integers(0, 20), st.sets(st.integers(0, 100)), st.none() | st.integers(0, 100))
+def test_a_user_is_nobodys_and_within_the_range(first: int, more: int, taken: set[int], after: int | None) -> None:
+    uid = choose_uid(first, first + more, taken, after=after)
 
     free = set(range(first, first + more + 1)) - taken
     assert uid in free if free else uid is None
+
+
+@pytest.mark.parametrize(
+    ("case", "taken", "after", "chosen"),
+    [
+        ("the first of all", set(), None, 10),
+        ("above those of before this controller", {11}, None, 12),
+        ("the one given last is free again", {10}, 11, 12),
+        ("round the range", {11}, 13, 10),
+        ("the only one that is free", {10, 12, 13}, 11, 11),
+        ("given from another range", {10}, 99, 11),
+    ],
+)
+def test_a_user_that_is_free_again_waits_its_turn(case: str, taken: set[int], after: int | None, chosen: int) -> None:
+    assert choose_uid(10, 13, taken, after=after) == chosen

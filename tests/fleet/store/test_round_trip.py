@@ -91,6 +91,7 @@ kernels = st.builds(
         detail=_TEXTS,
         step=st.none() | st.sampled_from(Rung.__args__),
     ),
+    isolation_level=st.sampled_from([None, "none", "process", "strict"]),
 )
 events = st.builds(
     Event,
@@ -110,7 +111,7 @@ tokens = st.builds(
     created_at=_DATES,
 )
 leases = st.builds(Lease, id=_TEXTS, tenant=_TENANTS, session=_TEXTS, kernel_id=_KERNEL_IDS, expires_at=_DATES)
-tenants = st.builds(TenantRecord, spec=tenant_specs, created_at=_DATES)
+tenants = st.builds(TenantRecord, spec=tenant_specs, created_at=_DATES, uid=st.none() | st.integers(1, 2**32 - 2))
 
 
 def _by(records: list[Any], key: str) -> dict[Any, Any]:

@@ -191,10 +191,13 @@ async def test_one_that_hangs_before_it_is_ready_is_killed_too(site: Spawning, m
 async def test_one_that_nobody_waits_for_is_left_alone(site: Spawning, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helper, "LOOK_S", 0.01)
     monkeypatch.setattr(helper, "START_LOOKS", 3000)
+    monkeypatch.setattr(helper, "ANSWER_LOOKS", 3000)
     await site.start()
     first = zygote_of(site)
     os.kill(first, signal.SIGSTOP)
+    monkeypatch.setattr(helper, "ANSWER_LOOKS", 5)
     await asyncio.sleep(0.2)  # nothing tells that nothing happens
+    monkeypatch.setattr(helper, "ANSWER_LOOKS", 3000)
     os.kill(first, signal.SIGCONT)
 
     await site.start()

@@ -365,7 +365,7 @@ async def test_a_follower_that_is_too_slow_sees_a_gap_in_the_numbers(kernel: Ker
     follower = kernel.output.follow(0)
     numbers = [(await anext(follower)).seq]
 
-    kernel.write(*[b"x\n" * 1000] * 4)
+    kernel.write(*[b"x\n" * KEPT_LINES] * 8)
     kernel.output.followers.end()
     numbers += [line.seq async for line in follower]
 

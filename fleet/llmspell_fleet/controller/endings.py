@@ -126,7 +126,7 @@ class Endings:
             signal=_signal_name(number),
             detail=detail,
             uptime_s=round(self._loop.time() - kernel.spawned_at, 6) if kernel.spawned_at else 0.0,
-            executions=entry.channel.running() if entry.channel is not None else (),
+            executions=entry.channel.ended_with() if entry.channel is not None else (),
             stderr=entry.output.last(STDERR_LINES),
         )
 

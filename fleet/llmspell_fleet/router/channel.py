@@ -254,12 +254,17 @@ class Channel:
             self._on_answered()
 
     def running(self) -> tuple[RunningExecution, ...]:
-        """What was begun and not answered, or was cut off just now, for a death certificate."""
+        """What was begun and is not answered."""
         begun, now = self._progress.begun, self._loop.time()
-        running = [sent for sent in (*self._past.values(), *self._sent.values()) if sent.ticket <= begun]
-        if self._cut_off is not None and now - self._cut_off[1] < CUT_OFF_S:
-            running.append(self._cut_off[0])
+        running = (sent for sent in (*self._past.values(), *self._sent.values()) if sent.ticket <= begun)
         return tuple(sent.as_running(now) for sent in running)
+
+    def ended_with(self) -> tuple[RunningExecution, ...]:
+        """What runs, and what was cut off just now: for a death certificate."""
+        now = self._loop.time()
+        if self._cut_off is None or now - self._cut_off[1] >= CUT_OFF_S:
+            return self.running()
+        return (*self.running(), self._cut_off[0].as_running(now))
 
     def claim(self, *, name: str, log_level: str) -> None:
         """Tell it that it is somebody's now, and what it is called."""

@@ -11,11 +11,14 @@ import msgspec
 import zmq
 
 from llmspell_kernel.connection import ConnectionInfo, new_kernel_id
-from llmspell_kernel.errors import PeerError
+from llmspell_kernel.errors import NotRunningError, PeerError
 from llmspell_kernel.wire.jupyter import Decoder, Encoder, Header, Message, Signer
 
 _LARGEST_ANSWER = 1 << 40
 """Bytes. A kernel that we chose to trust may answer at any length."""
+
+TAKES_WITHIN_MS = 2000
+"""How long a full queue to the kernel may stay full."""
 
 _decode_header = msgspec.json.Decoder(Header).decode
 
@@ -53,6 +56,7 @@ class Channels:
             ("hb", zmq.DEALER),
         ):
             socket = self._context.socket(kind)
+            socket.sndtimeo = TAKES_WITHIN_MS
             if kind == zmq.SUB:
                 socket.subscribe(b"")
             elif channel != "hb":
@@ -66,14 +70,21 @@ class Channels:
         self._context.destroy(linger=0)
 
     def send(self, channel: str, msg_type: str, content: dict[str, Any], *, parent: bytes = b"{}") -> str:
-        """Send a message and return its id."""
+        """Send a message and return its id. NotRunningError: the kernel takes no more of them."""
         frames = self._encoder.encode(
             msg_type,
             msgspec.json.encode(content),
             date=datetime.now(UTC).isoformat().encode(),
             parent=parent,
         )
-        self._sockets[channel].send_multipart(frames)
+        try:
+            self._sockets[channel].send_multipart(frames)
+        except zmq.Again:
+            # As when it answers with so much that it does not come to reading: neither end would ever go on.
+            raise NotRunningError(
+                f"the kernel has read nothing on its {channel} channel for {TAKES_WITHIN_MS / 1000:g} s: it hangs, or "
+                "is no kernel"
+            ) from None
         return self._encoder.last_msg_id()
 
     def send_heartbeat(self) -> None:

@@ -188,7 +188,8 @@ def test_a_controller_stays_as_it_is_while_kernels_churn(fleet: RestartedFleet) 
     assert not books.wrongs, "\n".join(books.wrongs[:10])
     assert last.private_bytes - first.private_bytes <= GROWTH_BYTES
     assert last.files <= first.files + GROWTH_FILES
-    assert last.threads <= first.threads
+    # The loop's own pool makes its threads when they are first needed, and no more than so many.
+    assert last.threads <= first.threads + min(32, (os.cpu_count() or 1) + 4)
     assert last.store_bytes <= STORE_BYTES
     require_no_traceback(fleet)
     assert threading.active_count() < 10

@@ -9,6 +9,7 @@ import pytest
 
 from support.fleets import FleetHome
 from support.homes import Home, wait_until
+from support.restarts import kill_controller, up_again
 from support.tenants import SPIN, Tenant, is_gone, new_tenant, wait_for, wait_running
 
 pytestmark = pytest.mark.integration
@@ -30,14 +31,9 @@ def fleet(home: Home) -> Iterator[FleetHome]:
     home.llmspell("fleet", "down", "--force")
 
 
-def _kill_controller(fleet: FleetHome) -> None:
-    os.kill(fleet.pid, signal.SIGKILL)
-    wait_until(lambda: is_gone(fleet.pid), "the controller is gone")
-
-
 def _kill_and_up(fleet: FleetHome) -> None:
-    _kill_controller(fleet)
-    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
+    kill_controller(fleet)
+    up_again(fleet)
 
 
 def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
@@ -120,7 +116,7 @@ def test_a_key_from_before_the_kill_is_not_run_again(fleet: FleetHome) -> None:
 def test_kernels_that_died_while_there_was_no_controller_are_replaced(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme", replicas=3)
     kernels = tenant.kernels()
-    _kill_controller(fleet)
+    kill_controller(fleet)
     os.kill(kernels[0]["pid"], signal.SIGKILL)
     wait_until(lambda: is_gone(kernels[0]["pid"]), "it is gone")
 
@@ -136,7 +132,7 @@ def test_kernels_that_died_while_there_was_no_controller_are_replaced(fleet: Fle
 def test_a_kernel_that_nobody_can_connect_to_any_more_is_replaced_at_once(fleet: FleetHome, case: str) -> None:
     tenant = new_tenant(fleet, "acme", replicas=2)
     lost, other = tenant.kernels()
-    _kill_controller(fleet)
+    kill_controller(fleet)
     if case == "the connection file is damaged":
         (fleet.home.runtime / f"kernel-{lost['id']}.json").write_text("{")
     else:

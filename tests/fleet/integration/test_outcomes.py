@@ -11,6 +11,7 @@ import pytest
 
 from support.fleets import FleetHome
 from support.homes import Home, wait_until
+from support.restarts import kill_controller, up_again
 from support.tenants import Tenant, is_gone, new_tenant, wait_for, wait_running
 
 pytestmark = pytest.mark.integration
@@ -34,15 +35,6 @@ def fleet(home: Home) -> Iterator[FleetHome]:
     assert "Traceback" not in log, log[-8000:]
 
 
-def _kill_controller(fleet: FleetHome) -> None:
-    os.kill(fleet.pid, signal.SIGKILL)
-    wait_until(lambda: is_gone(fleet.pid), "the controller is gone")
-
-
-def _up(fleet: FleetHome) -> None:
-    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
-
-
 def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
     return Tenant(fleet, tenant.id, tenant.token, tenant.created)
 
@@ -63,8 +55,8 @@ def test_an_execution_that_runs_on_has_its_outcome(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     location = tenant.begin(_spin(1.5, "print('out') return n"))
     kernel = _busy(tenant)
-    _kill_controller(fleet)
-    _up(fleet)
+    kill_controller(fleet)
+    up_again(fleet)
     tenant = _again(fleet, tenant)
     assert fleet.ask("GET", location).json["status"] == "pending"
     wait_until(lambda: tenant.kernels()[0]["phase"] == "BUSY", "what it runs for others is its load")
@@ -84,10 +76,10 @@ def test_one_that_ended_while_there_was_no_controller_has_its_outcome(fleet: Fle
     location = tenant.begin(_spin(0.4, "return n"))
     failing = tenant.begin("n = n + 1 error('on purpose')")
     kernel = _busy(tenant)
-    _kill_controller(fleet)
+    kill_controller(fleet)
     wait_until(lambda: _cpu_still(kernel["pid"]), "the kernel has done all of it")
 
-    _up(fleet)
+    up_again(fleet)
 
     tenant = _again(fleet, tenant)
     assert tenant.outcome(location)["outcome"]["result"] == "1"
@@ -122,10 +114,10 @@ def test_a_client_that_comes_back_with_its_key_has_the_one_outcome(fleet: FleetH
     client = threading.Thread(target=ask)
     client.start()
     _busy(tenant)
-    _kill_controller(fleet)
+    kill_controller(fleet)
     client.join()
     assert isinstance(lost[0], OSError), lost
-    _up(fleet)
+    up_again(fleet)
     tenant = _again(fleet, tenant)
 
     answers = [tenant.execute(code, headers=key) for _ in range(2)]
@@ -140,11 +132,11 @@ def test_one_that_had_begun_when_both_were_killed_has_the_certificate(fleet: Fle
     running = tenant.begin(_spin(60, "return n"))
     kernel = _busy(tenant)
     waiting = tenant.begin("return 'never'")
-    _kill_controller(fleet)
+    kill_controller(fleet)
     os.kill(kernel["pid"], signal.SIGKILL)
     wait_until(lambda: is_gone(kernel["pid"]), "it is gone")
 
-    _up(fleet)
+    up_again(fleet)
 
     tenant = _again(fleet, tenant)
     died = tenant.outcome(running)
@@ -164,11 +156,11 @@ def test_a_key_of_what_never_began_is_free_again(fleet: FleetHome) -> None:
     client = threading.Thread(target=lambda: _refused(tenant, key))
     client.start()
     wait_until(lambda: tenant.kernels()[0]["usage"]["running"] == 2, "the second one waits in line")
-    _kill_controller(fleet)
+    kill_controller(fleet)
     os.kill(kernel["pid"], signal.SIGKILL)
     client.join()
 
-    _up(fleet)
+    up_again(fleet)
 
     again = _again(fleet, tenant).execute("m = (m or 0) + 1 return m", headers=key)
     assert (again.status, again.json["result"]) == (200, "1")
@@ -187,8 +179,8 @@ def test_a_kernel_that_drains_when_its_controller_is_killed_ends_what_it_runs(fl
     location = tenant.begin(_spin(1.5, "return n"))
     busy = _busy(tenant)
     assert tenant.change(replicas=0, wait_s=0).status == 200
-    _kill_controller(fleet)
-    _up(fleet)
+    kill_controller(fleet)
+    up_again(fleet)
     tenant = _again(fleet, tenant)
 
     outcome = tenant.outcome(location)
@@ -207,8 +199,8 @@ def test_an_operators_drain_outlives_the_controller(fleet: FleetHome, how: str, 
     drain = {"restart": restart, "wait_s": 0}
     assert fleet.ask("POST", f"/v1/kernels/{busy['id']}/drain", drain).json["phase"] == "DRAINING"
     if how == "killed":
-        _kill_controller(fleet)
-        _up(fleet)
+        kill_controller(fleet)
+        up_again(fleet)
     else:
         assert fleet.ask("POST", "/v1/upgrade", {}).status in (200, 202)
     tenant = _again(fleet, tenant)
@@ -219,7 +211,7 @@ def test_an_operators_drain_outlives_the_controller(fleet: FleetHome, how: str, 
         assert tenant.wait_restarted(busy["id"])["last_death"]["cause"] == "restarted"
         return
     wait_until(lambda: tenant.kernel(busy["id"])["phase"] == "STOPPED", "it is drained")
-    _kill_controller(fleet)
-    _up(fleet)
+    kill_controller(fleet)
+    up_again(fleet)
     assert tenant.kernel(busy["id"])["phase"] == "STOPPED"
     assert tenant.kernel(busy["id"])["last_death"]["cause"] == "drained"

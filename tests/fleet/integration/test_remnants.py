@@ -15,6 +15,7 @@ from llmspell_fleet.spawner.remains import Remnant, find_remnants
 from llmspell_kernel.pidfile import process_start_time
 from support.fleets import FleetHome
 from support.homes import Home, wait_until
+from support.restarts import kill_controller, up_again
 from support.tenants import Tenant, is_gone, new_tenant, wait_for
 
 pytestmark = pytest.mark.integration
@@ -45,15 +46,6 @@ def _remnants(fleet: FleetHome) -> list[Remnant]:
 
 def _kernels_of(fleet: FleetHome) -> list[int]:
     return [one.pid for one in _remnants(fleet) if one.kernel is not None]
-
-
-def _kill_controller(fleet: FleetHome) -> None:
-    os.kill(fleet.pid, signal.SIGKILL)
-    wait_until(lambda: is_gone(fleet.pid), "the controller is gone")
-
-
-def _up(fleet: FleetHome) -> None:
-    fleet.up("--config", str(fleet.home.path / "fleet.toml"))
 
 
 def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
@@ -92,9 +84,9 @@ def test_a_kernel_that_was_forked_and_not_recorded_is_adopted(fleet: FleetHome) 
     with _nothing_recorded(fleet):
         os.kill(victim["pid"], signal.SIGKILL)
         unrecorded = tenant.wait_restarted(victim["id"])
-        _kill_controller(fleet)
+        kill_controller(fleet)
 
-    _up(fleet)
+    up_again(fleet)
 
     after = {one["id"]: one["pid"] for one in _again(fleet, tenant).wait_ready(2)}
     assert after == {victim["id"]: unrecorded["pid"], other["id"]: other["pid"]}
@@ -108,8 +100,8 @@ def test_controllers_killed_around_their_forks_leave_each_kernel_one_process(fle
         before = 8 * number
         # At another moment each time: before the first fork of these, after some, after all.
         wait_until(lambda at=before + number: len(_kernels_of(fleet)) >= at, "so many have been forked")
-        _kill_controller(fleet)
-        _up(fleet)
+        kill_controller(fleet)
+        up_again(fleet)
         wait_until(
             lambda: all(k["phase"] == "READY" for k in fleet.ask("GET", "/v1/kernels").json["items"]), "all are READY"
         )
@@ -125,10 +117,10 @@ def test_a_fork_whose_controller_was_killed_before_it_served_is_adopted_when_it_
     fleet.ask("PATCH", tenant.path, {"replicas": 1, "wait_s": 0})
     (pid,) = wait_for(lambda: _kernels_of(fleet), "a fork")
     os.kill(pid, signal.SIGSTOP)
-    _kill_controller(fleet)
+    kill_controller(fleet)
     wait_until(lambda: is_gone(zygote), "the zygote ends with its controller")
 
-    _up(fleet)
+    up_again(fleet)
     os.kill(pid, signal.SIGCONT)
 
     (kernel,) = _again(fleet, tenant).wait_ready(1)
@@ -137,11 +129,11 @@ def test_a_fork_whose_controller_was_killed_before_it_served_is_adopted_when_it_
 
 def test_kernels_of_a_lost_state_are_ended_and_the_log_says_so(fleet: FleetHome) -> None:
     lost = [kernel["pid"] for kernel in new_tenant(fleet, "acme", replicas=3).kernels()]
-    _kill_controller(fleet)
+    kill_controller(fleet)
     for path in fleet.home.state.glob("fleet.db*"):
         path.unlink()
 
-    _up(fleet)
+    up_again(fleet)
 
     assert all(is_gone(pid) for pid in lost)
     assert _kernels_of(fleet) == []
@@ -154,9 +146,9 @@ def test_a_zygote_that_cannot_end_by_itself_is_ended(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     zygote = fleet.ask("GET", "/health").json["zygote"]["pid"]
     os.kill(zygote, signal.SIGSTOP)
-    _kill_controller(fleet)
+    kill_controller(fleet)
 
-    _up(fleet)
+    up_again(fleet)
 
     assert is_gone(zygote)
     (kernel,) = _again(fleet, tenant).wait_ready(1)
@@ -169,9 +161,9 @@ def test_broken_pid_files_lose_no_kernel_and_hinder_no_later_one(fleet: FleetHom
     (kernel,) = tenant.kernels()
     pid_file = fleet.home.runtime / f"kernel-{kernel['id']}.pid"
     pid_file.write_text(content)
-    _kill_controller(fleet)
+    kill_controller(fleet)
 
-    _up(fleet)
+    up_again(fleet)
 
     tenant = _again(fleet, tenant)
     assert [one["pid"] for one in tenant.wait_ready(1)] == [kernel["pid"]]
@@ -191,8 +183,8 @@ def test_a_damaged_address_file_hinders_no_command_and_no_later_controller(fleet
     refused = fleet.home.llmspell("fleet", "up")
     assert (refused.returncode, f"process {fleet.pid} on unix:" in refused.stderr) == (4, True)
 
-    _kill_controller(fleet)
-    _up(fleet)
+    kill_controller(fleet)
+    up_again(fleet)
     assert [one["pid"] for one in _again(fleet, tenant).wait_ready(1)] == [kernel["pid"]]
 
     url = json.loads(address.read_text())["url"]
@@ -208,7 +200,7 @@ def test_a_damaged_address_file_hinders_no_command_and_no_later_controller(fleet
 def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     (kernel,) = tenant.kernels()
-    _kill_controller(fleet)
+    kill_controller(fleet)
     os.kill(kernel["pid"], signal.SIGKILL)
     wait_until(lambda: is_gone(kernel["pid"]), "it is gone")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreigner:
@@ -217,7 +209,7 @@ def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: Fle
         pid_file = fleet.home.runtime / f"kernel-{kernel['id']}.pid"
         pid_file.write_text(f"{foreigner.pid}\n7\n\n")
 
-        _up(fleet)
+        up_again(fleet)
 
         (after,) = _again(fleet, tenant).wait_ready(1)
         assert after["pid"] != foreigner.pid
@@ -229,11 +221,11 @@ def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: Fle
 def test_kernels_that_are_no_fleets_are_left_alone(fleet: FleetHome) -> None:
     own = fleet.home.start_kernel("--id", "mine")
     new_tenant(fleet, "acme")
-    _kill_controller(fleet)
+    kill_controller(fleet)
     for path in fleet.home.state.glob("fleet.db*"):
         path.unlink()
 
-    _up(fleet)
+    up_again(fleet)
 
     listed = fleet.home.llmspell("kernel", "list")
     assert own.exists()
@@ -243,12 +235,12 @@ def test_kernels_that_are_no_fleets_are_left_alone(fleet: FleetHome) -> None:
 def test_an_end_that_no_controller_saw_has_a_certificate(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme", replicas=2)
     kernels = tenant.kernels()
-    _kill_controller(fleet)
+    kill_controller(fleet)
     for kernel in kernels:
         os.kill(kernel["pid"], signal.SIGKILL)
         wait_until(lambda pid=kernel["pid"]: is_gone(pid), "it is gone")
 
-    _up(fleet)
+    up_again(fleet)
 
     tenant = _again(fleet, tenant)
     for kernel in kernels:
@@ -265,9 +257,9 @@ def test_a_scale_down_that_was_interrupted_by_a_kill_is_finished(fleet: FleetHom
     everyone = {kernel["id"]: kernel["pid"] for kernel in tenant.kernels()}
     answer = tenant.change(replicas=2, wait_s=0)
     assert answer.status == 200
-    _kill_controller(fleet)
+    kill_controller(fleet)
 
-    _up(fleet)
+    up_again(fleet)
 
     after = {kernel["id"]: kernel["pid"] for kernel in _again(fleet, tenant).wait_ready(2)}
     assert after.items() <= everyone.items(), "those that stay are those that were there"

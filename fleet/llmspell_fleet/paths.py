@@ -43,7 +43,7 @@ class FleetPaths(msgspec.Struct, frozen=True):
 
     @property
     def homes(self) -> str:
-        """Where each session lives (`controller.homes`)."""
+        """Where each session lives (`controller.pools.homes`)."""
         return os.path.join(self.state, "sessions.map")
 
     @property

@@ -15,8 +15,8 @@ import msgspec
 
 from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.controller.controller import Controller
-from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.tenant import Tenant
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.pools.tenant import Tenant
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase

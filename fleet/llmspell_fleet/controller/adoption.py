@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.dates import date_now
-from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.files import kill_tree
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.kernels.files import kill_tree
+from llmspell_fleet.controller.pools.tenants import Tenants
 from llmspell_fleet.controller.strays import Remnants, end_all, remnants, remove_stray_files
-from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenants
-from llmspell_fleet.controller.unfinished import Unfinished
+from llmspell_fleet.controller.supervision.supervisor import Supervisor
+from llmspell_fleet.controller.work.unfinished import Unfinished
 from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths

@@ -9,32 +9,32 @@ from llmspell_fleet.cgroups.tree import FleetCgroups
 from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.config_wanted import wanted
 from llmspell_fleet.controller.adoption import Adoption
-from llmspell_fleet.controller.autoscaling import Autoscaling
 from llmspell_fleet.controller.background import Background
-from llmspell_fleet.controller.configuring import Configuring
-from llmspell_fleet.controller.culling import Culling
-from llmspell_fleet.controller.ended import Ended
-from llmspell_fleet.controller.entry import Entry
 from llmspell_fleet.controller.events import Events
-from llmspell_fleet.controller.executions import Executions
 from llmspell_fleet.controller.health import Health
-from llmspell_fleet.controller.holding import Holder, load_secret
-from llmspell_fleet.controller.isolation import Isolation
-from llmspell_fleet.controller.leases import Leases
-from llmspell_fleet.controller.liveness import Liveness
-from llmspell_fleet.controller.provisioning import Defaults, Parts
-from llmspell_fleet.controller.recorded import Recorded
-from llmspell_fleet.controller.rolls import Rolls
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.limits.holding import Holder, load_secret
+from llmspell_fleet.controller.limits.isolation import Isolation
+from llmspell_fleet.controller.pools.autoscaling import Autoscaling
+from llmspell_fleet.controller.pools.configuring import Configuring
+from llmspell_fleet.controller.pools.ended import Ended
+from llmspell_fleet.controller.pools.leases import Leases
+from llmspell_fleet.controller.pools.rolls import Rolls
+from llmspell_fleet.controller.pools.tenants import Tenants
+from llmspell_fleet.controller.pools.users import Users
+from llmspell_fleet.controller.pools.warm import WarmPool
+from llmspell_fleet.controller.requests.provisioning import Defaults, Parts
+from llmspell_fleet.controller.requests.why import Explainer
 from llmspell_fleet.controller.sampling import Sampling
 from llmspell_fleet.controller.service import Service
-from llmspell_fleet.controller.shutdown import stop_all
-from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenants
+from llmspell_fleet.controller.supervision.culling import Culling
+from llmspell_fleet.controller.supervision.liveness import Liveness
+from llmspell_fleet.controller.supervision.shutdown import stop_all
+from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.controller.tokens import Tokens
-from llmspell_fleet.controller.unfinished import Unfinished
-from llmspell_fleet.controller.users import Users
-from llmspell_fleet.controller.warm import WarmPool
-from llmspell_fleet.controller.why import Explainer
+from llmspell_fleet.controller.work.executions import Executions
+from llmspell_fleet.controller.work.recorded import Recorded
+from llmspell_fleet.controller.work.unfinished import Unfinished
 from llmspell_fleet.errors import ConflictError, StoreError
 from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import KernelSpec

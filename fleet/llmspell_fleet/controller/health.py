@@ -5,10 +5,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
-from llmspell_fleet.controller.isolation import Isolation
-from llmspell_fleet.controller.limits import unenforced
-from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenants
+from llmspell_fleet.controller.kernels.hold import unenforced
+from llmspell_fleet.controller.limits.isolation import Isolation
+from llmspell_fleet.controller.pools.tenants import Tenants
+from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.tenant import IsolationLevel
 from llmspell_fleet.model.views import HealthView, ProcessView

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from llmspell_fleet.controller.supervisor import Supervisor
-from llmspell_fleet.controller.tenants import Tenants
+from llmspell_fleet.controller.pools.tenants import Tenants
+from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.model.ids import KernelId  # noqa: TC001 - so are all others
 from llmspell_fleet.observe.loop_lag import LoopLag
 from llmspell_fleet.observe.metrics import Metrics

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from llmspell_fleet.controller import streaming
-from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.pools import Pools
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.requests.pools import Pools
+from llmspell_fleet.controller.work import streaming
 from llmspell_fleet.errors import UnavailableError
 from llmspell_fleet.model.event import Event
 from llmspell_fleet.model.ids import KernelId, TenantId

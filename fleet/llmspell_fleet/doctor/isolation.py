@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.doctor.findings import Finding
 from llmspell_fleet.doctor.site import Site
 from llmspell_fleet.model.kernel import Death

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from llmspell_fleet.cgroups import group
-from llmspell_fleet.controller.entry import Entry
+from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.doctor.findings import Finding, Result
 from llmspell_fleet.doctor.site import Site
 from llmspell_fleet.errors import FleetError, TooManyError

@@ -5,8 +5,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.supervisor import Supervisor
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, Kernel
 from llmspell_fleet.policy.events import RestartAsked

@@ -12,8 +12,8 @@ import msgspec
 
 from llmspell_fleet.config import FleetConfig
 from llmspell_fleet.controller.controller import Controller
-from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.limits import limit_views
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.kernels.hold import limit_views
 from llmspell_fleet.doctor.probing import ProbingSpawner, probe
 from llmspell_fleet.errors import FleetError, UnavailableError
 from llmspell_fleet.model.ids import TenantId

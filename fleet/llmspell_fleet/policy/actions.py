@@ -1,4 +1,4 @@
-"""What is to be done about a kernel: `policy.lifecycle.transition` says it, `controller.supervisor` does it. Pure."""
+"""What is to be done about a kernel: `policy.lifecycle` says it, `controller.supervision.supervisor` does it. Pure."""
 
 from typing import Any
 

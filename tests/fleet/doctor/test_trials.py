@@ -8,8 +8,8 @@ import pytest
 import uvloop
 from msgspec.structs import replace
 
-from llmspell_fleet.controller.entry import Entry
-from llmspell_fleet.controller.holding import Holder
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.limits.holding import Holder
 from llmspell_fleet.doctor import limits
 from llmspell_fleet.doctor.isolation import WAYS_OUT, targets, try_way_out
 from llmspell_fleet.doctor.limits import TRIALS, try_limit

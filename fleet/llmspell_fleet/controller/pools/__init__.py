@@ -1,0 +1,1 @@
+"""Tenants, and the kernels that they have, are promised and are lent."""

@@ -1,0 +1,1 @@
+"""Kernels as processes: started, watched, stopped, and explained when they end."""

@@ -1,0 +1,93 @@
+"""Starts of kernels' processes, in batches: the intent is on disk before there is a process."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from llmspell_fleet.controller.kernels import files
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.limits.holding import Holder
+from llmspell_fleet.errors import StoreError
+from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.paths import FleetPaths
+from llmspell_fleet.spawner.spawner import Spawner
+from llmspell_fleet.store.store import Store
+from llmspell_kernel.errors import RefusedError
+
+if TYPE_CHECKING:
+    from llmspell_kernel.zygote.protocol import Confinement
+
+
+class Starts:
+    """What is to be started. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        store: Store,
+        paths: FleetPaths,
+        holder: Holder,
+        on_failed: Callable[[KernelId, str], None],
+        *,
+        log_level: str,
+    ) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self._spawner = spawner
+        self._store = store
+        self._paths = paths
+        self._holder = holder
+        self._on_failed = on_failed
+        self.log_level = log_level
+        self.isolate: Callable[[Entry, Confinement], Confinement] = lambda _entry, confinement: confinement
+        """Adds what a kernel's isolation level asks for; RefusedError: it cannot be had."""
+        self._wanted: list[Entry] = []
+        self._has_wanted = asyncio.Event()
+        self._tickets = 0
+
+    def ask(self, entry: Entry) -> None:
+        """Start a process for a kernel: its spawner answers."""
+        self._wanted.append(entry)
+        self._has_wanted.set()
+
+    async def run(self) -> None:
+        """Do so, until cancelled."""
+        while True:
+            await self._has_wanted.wait()
+            self._has_wanted.clear()
+            batch, self._wanted = self._wanted, []
+            # A store that cannot write says so in /health. Repairs go on: pid files keep kernels from doubling.
+            with contextlib.suppress(StoreError):
+                await self._store.flush()
+            for entry in batch:
+                self._start(entry)
+
+    def _start(self, entry: Entry) -> None:
+        level = entry.kernel.spec.isolation_level
+        if entry.kernel.isolation_level != level:
+            # Changed since: whoever adopts the process goes by what is on disk.
+            entry.kernel = replace(entry.kernel, isolation_level=level)
+            self._store.save_kernel(entry.kernel)
+            self.ask(entry)
+            return
+        self._tickets += 1
+        entry.output.begin(entry.kernel.incarnation)
+        try:
+            files.make_kernel_dir(self._paths, entry.id)
+            entry.output.open(self._loop)
+            request = files.start_request(
+                self._paths,
+                entry.kernel.spec,
+                entry.connection,
+                ticket=self._tickets,
+                confinement=self._holder.begin(entry),
+                proof=self._holder.proof(entry.id),
+                log_level=self.log_level,
+            )
+            request = replace(request, confinement=self.isolate(entry, request.confinement))
+        except (OSError, RefusedError) as fault:
+            self._on_failed(entry.id, str(fault))
+            return
+        self._spawner.start(request)

@@ -1,0 +1,1 @@
+"""What kernels are given to do: executions, their output and their recorded outcomes."""

@@ -1,0 +1,91 @@
+"""What is left of processes that ended, and that one kernel's trouble is no other's."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.model.kernel import Phase
+from support.controllers import Start, in_phase, kill, only, ready_again
+from support.spawning import eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+
+def touch(folder: str, name: str) -> None:
+    Path(folder, name).touch()
+
+
+def names_in(folder: str) -> list[str]:
+    return [path.name for path in Path(folder).iterdir()]
+
+
+def say(entry: Entry, words: bytes) -> None:
+    """Write what a kernel's process could."""
+    with Path(entry.output._fifo).open("wb", buffering=0) as fifo:
+        fifo.write(words)
+
+
+async def test_what_a_killed_kernel_was_writing_is_removed(controller: Start) -> None:
+    async with controller() as site:
+        entry = only(await site.tenant())
+        unfinished = f"kernel-{entry.id}.json.{entry.kernel.pid}.tmp"
+        touch(site.paths.runtime, unfinished)
+
+        kill(entry)
+        await ready_again(entry, 2)
+
+        assert unfinished not in names_in(site.paths.runtime)
+
+
+async def test_starts_that_go_wrong_hold_up_no_others(controller: Start) -> None:
+    async with controller() as site:
+        troubled = await site.tenant("troubled", "hang", "fail", "refuse", "crash_early", replicas=4)
+        well = await site.tenant("well", replicas=2)
+
+        assert well.ready == 2
+        assert (await site.execute(well, "return 1"))["result"] == "1"
+        hanging = next(iter(troubled.entries.values()))
+        for entry in troubled.entries.values():
+            if entry is not hanging:
+                await ready_again(entry, 2)
+        assert (hanging.kernel.phase, hanging.kernel.incarnation) == (Phase.STARTING, 1)
+
+
+async def test_lines_and_numbers_of_its_output_go_on_in_the_next_incarnation(controller: Start) -> None:
+    async with controller() as site:
+        entry = only(await site.tenant())
+        for incarnation in (1, 2):
+            say(entry, b"words\nlast words without an end")
+            kill(entry)
+            await ready_again(entry, incarnation + 1)
+
+        found = [(line.incarnation, line.seq, line.text) for line in entry.output.since(0)]
+        last = "last words without an end"
+        assert found == [(1, 1, "words"), (1, 2, last), (2, 3, "words"), (2, 4, last)]
+        deaths = await site.store.deaths(entry.id)
+        assert [death.stderr for death in deaths] == [("words", last)] * 2
+
+
+async def test_a_restart_that_is_asked_for_is_one_incarnation_however_often_it_is_asked(controller: Start) -> None:
+    async with controller() as site:
+        entry = only(await site.tenant())
+
+        await asyncio.gather(*(site.controller.service.restart_kernel(entry.id, None) for _ in range(5)))
+
+        assert (entry.kernel.incarnation, entry.kernel.phase) == (2, Phase.READY)
+        assert entry.kernel.last_death is not None
+        assert entry.kernel.last_death.cause == "restarted"
+
+
+async def test_what_is_ended_before_it_began_has_no_process(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant("t", "hang")
+        entry = only(tenant)
+
+        await site.controller.service.delete_kernel(entry.id, None)
+
+        await in_phase(entry, Phase.STOPPED)
+        assert entry.process is None
+        await eventually(lambda: not names_in(site.paths.runtime), "its files are gone")

@@ -200,8 +200,10 @@ class Kernel:
 
     def _replace(self, ending: Ending) -> NoReturn:
         if self._options.is_supervised:
-            # Whatever closing may wait for, the supervisor waits for the end.
-            threading.Timer(CLOSE_WITHIN_S, os._exit, (ending,)).start()
+            # Whatever closing may wait for, the supervisor waits for the end. Where no thread can be made any more,
+            # for want of memory or by a bound, ZeroMQ's own linger time has to do.
+            with contextlib.suppress(RuntimeError):
+                threading.Timer(CLOSE_WITHIN_S, os._exit, (ending,)).start()
         self._close_sockets()
         self._diagnostics.close()
         if self._options.is_supervised:

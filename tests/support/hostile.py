@@ -91,9 +91,7 @@ class Scene:
 async def scene(mode: Mode) -> AsyncIterator[Scene]:
     """A zygote, a kernel of another tenant that serves, and services of the machine."""
     async with contextlib.AsyncExitStack() as stack:
-        folder = stack.enter_context(_code(mode.user))
-        environ = {"PYTHONPATH": str(folder)} if folder is not None else {}
-        site = await stack.enter_async_context(spawning("zygote", owner=_uid(mode.user), environ=environ))
+        site = await stack.enter_async_context(spawning_as(mode.user))
         victim = await site.start(confinement=mode.confinement(VICTIM), key=KEY)
         connection = site.connection(victim)
         kernel = next(kernel for kernel, process in site.told.processes.items() if process == victim)
@@ -121,6 +119,15 @@ async def scene(mode: Mode) -> AsyncIterator[Scene]:
             "secret": KEY[len(KEY) // 2 :] + KEY[: len(KEY) // 2],
         }
         yield Scene(site, mode, targets)
+
+
+@contextlib.asynccontextmanager
+async def spawning_as(user: User) -> AsyncIterator[Spawning]:
+    """A zygote that is this user's."""
+    with _code(user) as folder:
+        environ = {"PYTHONPATH": str(folder)} if folder is not None else {}
+        async with spawning("zygote", owner=_uid(user), environ=environ) as site:
+            yield site
 
 
 KEY = os.urandom(32).hex()

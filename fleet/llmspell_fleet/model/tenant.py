@@ -47,7 +47,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The largest message that a kernel takes."""
 
     processes: Count = 0
-    """Processes and threads of each kernel besides its own; by rlimit (no cgroup), those of the whole user."""
+    """Processes and threads of each kernel besides its own. By rlimit (no cgroup) it makes none while its user has so
+    many, its own included."""
 
     files: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 256
     """Open descriptors of each kernel. 0 = what the system gives."""

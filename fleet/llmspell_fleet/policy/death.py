@@ -35,6 +35,14 @@ _OUT_OF_MEMORY: Final = ("std::bad_alloc", "OUT OF MEMORY")
 """What the C++ runtime and ZeroMQ write before they abort a process whose bound of memory is reached."""
 
 
+_NO_THREAD: Final = ("(src/thread.cpp", "can't start new thread")
+"""What ZeroMQ and Python write when the system gives them no thread."""
+_NO_THREAD_DETAIL: Final = (
+    "the system gave it no thread: too many processes and threads, or too little memory (ulimit -u, pids.max of its "
+    "cgroups, kernel.threads-max)"
+)
+
+
 class Ended(msgspec.Struct, frozen=True):
     """How a process ended."""
 
@@ -51,8 +59,10 @@ def how_it_ended(status: int | None, last_lines: Sequence[str] = ()) -> Ended:
     number = status & 0x7F
     if number == _SIGABRT and any(word in line for line in last_lines for word in _OUT_OF_MEMORY):
         return Ended("memory_limit", _DETAILS["memory_limit"], signal=number)
+    has_no_thread = any(word in line for line in last_lines for word in _NO_THREAD)
     if number:
-        return Ended("signal", "", signal=number)
+        return Ended("signal", _NO_THREAD_DETAIL if number == _SIGABRT and has_no_thread else "", signal=number)
     code = status >> 8 & 0xFF
     cause = _ENDINGS.get(code, "exited")
-    return Ended(cause, _DETAILS.get(cause, ""), exit_code=code)
+    detail = _NO_THREAD_DETAIL if code == 1 and has_no_thread else _DETAILS.get(cause, "")
+    return Ended(cause, detail, exit_code=code)

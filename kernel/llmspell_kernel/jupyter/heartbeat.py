@@ -2,13 +2,16 @@
 
 **Threads.** One, inside `zmq.proxy` and so outside the interpreter lock for all of its life; it begins with the first
 beat, since most kernels of a fleet never hear one and a thread costs them memory, and ends when the context does.
+Where no thread can be made any more, the loop echoes.
 """
 
+import contextlib
 import threading
 
 import zmq
 
 from llmspell_kernel.jupyter.loop import Loop
+from llmspell_kernel.transport import receive, send
 
 
 class Heartbeat:
@@ -23,8 +26,20 @@ class Heartbeat:
     def _first_beat(self) -> None:
         """Hand the socket over, with the beat in it that nobody has read."""
         self._loop.forget_socket(self._socket)
-        self._thread = threading.Thread(target=_echo, args=(self._socket,), name="heartbeat", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=_echo, args=(self._socket,), name="heartbeat", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # By a bound of processes, or of memory.
+            self._loop.read(self._socket, self._echo_once)
+        else:
+            self._thread = thread
+
+    def _echo_once(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            beat, _descriptor = receive(self._socket)
+            send(self._socket, beat)
+        self._loop.touch(self._socket)
 
     def close(self) -> None:
         """Close the socket if it is still ours; its thread closes it when the context ends."""

@@ -15,7 +15,7 @@ from llmspell_kernel.errors import LlmspellError, RefusedError
 from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.taken import take_hold
-from llmspell_kernel.zygote.confine import confine
+from llmspell_kernel.zygote.confine import bound_processes, confine
 from llmspell_kernel.zygote.lockdown import lock_down
 from llmspell_kernel.zygote.marks import kernel_name, name_process
 from llmspell_kernel.zygote.preloading import preload
@@ -81,6 +81,7 @@ def _probe(start: StartKernel, report: socket.socket) -> Callable[[], int]:
     def run() -> int:
         # The one descriptor that a probe has and a kernel that serves has not.
         target = str(report.fileno()) if start.probe == "inherited" else start.probe_target
+        bound_processes(start.confinement)
         outcome, detail = attempt(start.probe, target)
         report.send(encode(Probed(start.kernel_id, os.getpid(), start.probe, outcome, detail[:_LONGEST_DETAIL])))
         return Ending.DONE
@@ -96,6 +97,7 @@ def _take_hold_for(probe: str) -> None:
 
 def _options(start: StartKernel, report: socket.socket) -> ServeOptions:
     def on_ready(connection: ConnectionInfo) -> None:
+        bound_processes(start.confinement)
         # Whoever started it may be gone: the next supervisor finds its connection file.
         with contextlib.suppress(ConnectionError):
             report.send(encode(Serving(start.kernel_id, os.getpid(), connection)))

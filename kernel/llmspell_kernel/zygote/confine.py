@@ -45,10 +45,19 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
     if confinement.level == "none":
         return
     _limit(resource.RLIMIT_NOFILE, confinement.files)
-    _limit(resource.RLIMIT_NPROC, confinement.processes)
     _limit(resource.RLIMIT_FSIZE, confinement.file_bytes)
     if confinement.memory_bytes:
         _limit(resource.RLIMIT_DATA, _data_bytes() + confinement.memory_bytes + HEADROOM_BYTES)
+
+
+def bound_processes(confinement: Confinement) -> None:
+    """From now on this process makes no others, and no threads, while its user has `processes` of both.
+
+    The system counts the whole user's (RLIMIT_NPROC), other kernels' too: set before a kernel has all of its threads,
+    the bound would keep it from starting. Set afterwards it keeps from it nothing that it needs.
+    """
+    if confinement.level != "none":
+        _limit(resource.RLIMIT_NPROC, confinement.processes)
 
 
 def keep_others_out() -> None:

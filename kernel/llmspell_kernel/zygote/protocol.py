@@ -25,7 +25,7 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     files: int = 0
     """RLIMIT_NOFILE; 0 = as it is."""
     processes: int = 0
-    """RLIMIT_NPROC; 0 = as it is. Counts the user's processes, and does not bind root."""
+    """RLIMIT_NPROC once it has its own threads; 0 = as it is. Counts the user's processes, and does not bind root."""
     file_bytes: int = 0
     """RLIMIT_FSIZE; 0 = as it is."""
     uid: int | None = None

@@ -54,7 +54,7 @@ FREE: Final = (
 _THREAD: Final = (0x3D0F00, 0x7D0F00)
 """The flags by which glibc and musl make a thread: no process, no namespace."""
 _DUPLICATE, _GET_FD, _SET_FD, _GET_FLAGS, _SET_FLAGS, _DUPLICATE_CLOSED = 0, 1, 2, 3, 4, 1030
-_FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x541B, 0x5421, 0x5450, 0x5451
+_FIONREAD, _TIOCOUTQ, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x541B, 0x5411, 0x5421, 0x5450, 0x5451
 _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41
 _SET_ID_BITS: Final = 0o6000
 _PROT_EXEC: Final = 4
@@ -106,7 +106,8 @@ def _held() -> dict[str, list[_Instruction]]:
         "clock_getres": _below(0, _CLOCKS, errno.EINVAL),
         "clock_nanosleep": _below(0, _CLOCKS, errno.EINVAL),
         "fcntl": _only(1, [_DUPLICATE, _GET_FD, _SET_FD, _GET_FLAGS, _SET_FLAGS, _DUPLICATE_CLOSED], errno.EPERM),
-        "ioctl": _only(1, [_FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX], errno.ENOTTY),
+        # What waits to be read, here or there (IOPub tells by that whether a subscriber reads), and flags.
+        "ioctl": _only(1, [_FIONREAD, _TIOCOUTQ, _FIONBIO, _FIONCLEX, _FIOCLEX], errno.ENOTTY),
         # Options of sockets: no filters, no pidfd of the peer; of TCP no other protocol above it, no connecting later.
         "setsockopt": _option(_IPPROTO_TCP, [_TCP_NODELAY, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT]),
         "getsockopt": _option(_SOL_SOCKET, [3, 4, 38]),  # SO_TYPE, SO_ERROR, SO_PROTOCOL

@@ -64,6 +64,21 @@ def test_an_abort_for_want_of_memory_is_known_by_its_last_words(
     assert (ended.cause, ended.signal) == (cause, number), case
 
 
+@pytest.mark.parametrize(
+    ("case", "status", "line", "is_said"),
+    [
+        ("ZeroMQ got none", int(signal.SIGABRT), "Resource temporarily unavailable (src/thread.cpp:241)", True),
+        ("Python got none", exit_status(1), "RuntimeError: can't start new thread", True),
+        ("a script that only wrote so", int(signal.SIGKILL), "RuntimeError: can't start new thread", False),
+        ("told to end", exit_status(0), "RuntimeError: can't start new thread", False),
+    ],
+)
+def test_an_end_for_want_of_a_thread_is_known_by_its_last_words(
+    case: str, status: int, line: str, is_said: bool
+) -> None:
+    assert ("gave it no thread" in how_it_ended(status, ("begun", line)).detail) == is_said, case
+
+
 @given(status=st.integers(0, 0xFFFF))
 def test_any_status_has_a_cause(status: int) -> None:
     ended = how_it_ended(status)

@@ -74,6 +74,7 @@ CALLS: dict[str, tuple[str, tuple[int, ...], str | int]] = {
     "flags of a descriptor": ("fcntl", (3, 4), ALLOW),
     "signals by a descriptor": ("fcntl", (3, 8), errno.EPERM),
     "what waits to be read": ("ioctl", (3, 0x541B), ALLOW),
+    "what its peer has not read yet": ("ioctl", (3, 0x5411), ALLOW),
     "input pushed to a terminal": ("ioctl", (3, 0x5412), errno.ENOTTY),
     "the type of a socket": ("getsockopt", (3, 1, 3), ALLOW),
     "a pidfd of the peer": ("getsockopt", (3, 1, 77), errno.ENOPROTOOPT),

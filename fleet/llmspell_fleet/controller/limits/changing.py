@@ -107,6 +107,7 @@ class Change:
         if made is not None:
             made.bound_processes(process_bound(new))
         else:
+            # Its threads are made: no bound is too low for it.
             self._rlimits.set(resource.RLIMIT_NPROC, new.processes)
 
     def _files(self, new: Limits) -> None:

@@ -16,6 +16,7 @@ from support.tenants import Tenant, is_gone, need_root, new_tenant, sse
 
 pytestmark = pytest.mark.integration
 
+MIB = 1024 * 1024
 FIRST, LAST = 710_000_000, 710_000_009
 CONFIG = f"""
 [fleet]
@@ -132,6 +133,31 @@ def test_it_is_restarted_and_replaced_under_the_same_user(tenant: Tenant) -> Non
 def test_a_local_time_is_as_the_machines(tenant: Tenant) -> None:
     assert tenant.value("return os.date('!%H', 0)") == "00"
     assert tenant.value("return os.date('%Y', 0)") in ("1969", "1970")
+
+
+def test_its_storage_is_changed_while_it_runs(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, isolation_level="strict", limits={"storage_bytes": 2 * MIB})
+    (kernel,) = tenant.kernels()
+
+    for size in (8 * MIB, MIB):
+        assert tenant.change(limits={"storage_bytes": size}).status == 200
+        (after,) = tenant.kernels()
+        assert (after["pid"], after["incarnation"]) == (kernel["pid"], 1)
+        assert after["limits"]["storage_bytes"] == {"value": size, "enforced_by": "tmpfs"}
+        own_root = os.statvfs(f"/proc/{kernel['pid']}/root")
+        assert own_root.f_frsize * own_root.f_blocks == size
+
+    assert fleet.ask("DELETE", tenant.path).status == 204
+
+
+def test_more_storage_takes_no_new_process_when_it_is_applied(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, isolation_level="strict", limits={"storage_bytes": 2 * MIB})
+    text = f'{CONFIG}\n[[fleet.tenants]]\nid = "{tenant.id}"\n[fleet.tenants.limits]\nstorage_bytes = "4MiB"\n'
+    answer = fleet.ask("POST", "/v1/apply", {"config": text, "dry_run": True})
+
+    how = {change["key"]: change["how"] for change in answer.json["changes"]}
+    assert how["limits.storage_bytes"] == "live", answer.body
+    assert fleet.ask("DELETE", tenant.path).status == 204
 
 
 def test_deleted_it_leaves_nothing(fleet: FleetHome) -> None:

@@ -90,6 +90,7 @@ class Controller:
         self.tenants = Tenants(self.supervisor, self._store, capacity=capacity)
         self.isolation = Isolation(lambda: survey(config.uids[1]), config.uids, allows_weaker=config.allows_weaker)
         self.supervisor.starts.isolate = self._isolate
+        self.supervisor.holder.storage = self.isolation.storage
         self.users = Users(self.tenants, self.supervisor, self.isolation)
         self.background = Background()
         self.adopted = 0
@@ -158,6 +159,7 @@ class Controller:
             self.background,
             self.service.delete_tenant,
         )
+        self.configuring.raisable = self.isolation.raisable
         self._hold(config)
 
     def _unenforced(self, entry: Entry, limit: str, value: float) -> None:

@@ -95,7 +95,21 @@ async def files(site: Site) -> tuple[str, Entry, Outcome]:
 async def storage(site: Site) -> tuple[str, Entry, Outcome]:
     """Code that broke out of Lua writes a large file."""
     entry = await site.tenant("storage", storage_bytes=MIB)
-    return "storage_bytes", entry, _probed(await site.probe(entry, "grow_file", str(2 * MIB)))
+    return "storage_bytes", entry, _probed(await site.probe(entry, "grow_file", site.writable(2 * MIB)))
+
+
+async def total_storage(site: Site) -> tuple[str, Entry, Outcome]:
+    """Code that broke out of Lua writes many files; and a tenant has more kernels than may write at most."""
+    limit = "total_storage_bytes"
+    entry = await site.tenant("total-storage", storage_bytes=2 * MIB, total_storage_bytes=2 * MIB)
+    of_one = _probed(await site.probe(entry, "fill_folder", site.writable(8 * MIB)))
+    if of_one[0] != "held":
+        return limit, entry, of_one
+    try:
+        await site.controller.service.create_kernel(KernelRequest(tenant=entry.tenant, wait_s=0))
+    except TooManyError as refusal:
+        return limit, entry, _held(refusal.limit == limit, f"{of_one[1]}; a second kernel: {refusal}", str(refusal))
+    return limit, entry, ("open", "a second kernel was made")
 
 
 async def execution_time(site: Site) -> tuple[str, Entry, Outcome]:
@@ -194,6 +208,7 @@ TRIALS: Final[tuple[tuple[str, Trial], ...]] = (
     ("max_kernels", kernels),
     ("total_memory_bytes", total_memory),
     ("total_cpu_percent", total_cpu),
+    ("total_storage_bytes", total_storage),
 )
 """What is shown for each trial, and the trial."""
 
@@ -235,6 +250,8 @@ async def try_limit(site: Site, shown: str, trial: Trial) -> Finding:
 def _advice(site: Site, limit: str) -> str:
     resource = {"memory_bytes": "memory", "total_memory_bytes": "memory", "processes": "pids"}.get(limit, "cpu")
     missing: Any = site.controller.supervisor.holder.cgroups.missing
+    if limit == "total_storage_bytes":
+        return "use isolation level strict: elsewhere storage_bytes bounds each file, and not their number"
     if site.level == "none":
         return "at level none nothing bounds the process: use process or strict"
     return str(missing.get(resource, ""))

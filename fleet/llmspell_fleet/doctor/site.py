@@ -62,6 +62,12 @@ class Site:
             raise UnavailableError(f"a kernel with {name!r}'s limits did not start{why}")
         return entry
 
+    def writable(self, most_bytes: int) -> str:
+        """A target for probes that write so much: kernels at `strict` have a folder of their own, or none."""
+        if self.level == "strict":
+            return str(most_bytes)
+        return f"{most_bytes} {ensure_directory(os.path.join(self.paths.state, 'written'))}"
+
     async def run(self, entry: Entry, code: str, **members: Any) -> dict[str, Any]:
         """Run Lua on a tenant's kernel; what it came to, or the problem as {"problem": …}."""
         request = msgspec.convert({"code": code, **members}, ExecuteRequest)

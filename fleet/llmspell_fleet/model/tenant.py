@@ -54,7 +54,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Open descriptors of each kernel. 0 = what the system gives."""
 
     storage_bytes: Bytes = 0
-    """The largest file that a kernel may write."""
+    """The largest file that a kernel may write; at `strict`, all that it may write."""
 
     max_executions: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
     """Executions of the whole tenant that run or wait at one time."""

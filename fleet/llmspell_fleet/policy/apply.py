@@ -4,7 +4,7 @@ Three things are compared, key by key: what the configuration said when it was a
 is. Where it says something new, that is what will be; where it does not, what is stays, and is *drift* if it differs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -46,6 +46,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Tenant `default`'s that have a name, by it."""
     configured: Wanted
     """What the configuration said when it was applied last."""
+    raisable: Mapping[str, Collection[str]] = {}
+    """Limits of which processes that run can be granted more, by the isolation level that they are at."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ class _Compared(msgspec.Struct, Generic[Name, Spec]):
 
 def plan(state: State, wanted: Wanted, *, prunes: bool = False) -> Plan:
     """What is to be done, and what differs and stays. With `prunes`, tenants that are declared no more are removed."""
-    tenants = _compared("tenant", state.configured.tenants, wanted.tenants, state.tenants)
+    tenants = _compared("tenant", state.configured.tenants, wanted.tenants, state.tenants, state.raisable)
     undeclared = {
         name: spec
         for name, spec in sorted(state.configured.tenants.items())
@@ -96,7 +98,7 @@ def plan(state: State, wanted: Wanted, *, prunes: bool = False) -> Plan:
     if DEFAULT_TENANT not in state.tenants:
         # Its kernels went with it, and come back with it.
         configured_kernels = {} if DEFAULT_TENANT in tenants.specs else wanted.kernels
-    kernels = _compared("kernel", configured_kernels, wanted.kernels, state.kernels)
+    kernels = _compared("kernel", configured_kernels, wanted.kernels, state.kernels, state.raisable)
     _make_room(tenants, state, wanted, kernels.specs)
     undeclared_kernels = sorted(configured_kernels.keys() & state.kernels.keys() - wanted.kernels.keys())
     kernels.changes += [_removed(f"kernel {name}", state.kernels[name]) for name in undeclared_kernels]
@@ -141,20 +143,29 @@ def applied(state: State, todo: Plan) -> State:
     """What there is once a plan was carried out."""
     tenants = {name: spec for name, spec in state.tenants.items() if name not in todo.removed}
     kernels = {name: spec for name, spec in state.kernels.items() if name not in todo.removed_kernels}
-    return State(tenants={**tenants, **todo.tenants}, kernels={**kernels, **todo.kernels}, configured=todo.configured)
+    return replace(
+        state,
+        tenants={**tenants, **todo.tenants},
+        kernels={**kernels, **todo.kernels},
+        configured=todo.configured,
+    )
 
 
 # --- one by one
 
 
 def _compared(
-    kind: str, configured: Mapping[Name, Spec], wanted: Mapping[Name, Spec], found: Mapping[Name, Spec]
+    kind: str,
+    configured: Mapping[Name, Spec],
+    wanted: Mapping[Name, Spec],
+    found: Mapping[Name, Spec],
+    raisable: Mapping[str, Collection[str]],
 ) -> _Compared[Name, Spec]:
     so_far: _Compared[Name, Spec] = _Compared([], [], {}, set())
     for name, spec in sorted(wanted.items()):
         target, now, before = f"{kind} {name}", found.get(name), configured.get(name)
         if now is not None:
-            will_be, changes, drift = _merged(target, before, spec, now)
+            will_be, changes, drift = _merged(target, before, spec, now, raisable.get(now.isolation_level, ()))
             if will_be != now:
                 so_far.specs[name] = will_be
             if any(change.how == "rolling" for change in changes):
@@ -182,7 +193,9 @@ def _removed(target: str, spec: TenantSpec | KernelSpec) -> Change:
 # --- key by key
 
 
-def _merged(target: str, before: Spec | None, after: Spec, now: Spec) -> tuple[Spec, list[Change], list[Drift]]:
+def _merged(
+    target: str, before: Spec | None, after: Spec, now: Spec, raisable: Collection[str]
+) -> tuple[Spec, list[Change], list[Drift]]:
     """What will be, what of it changes, and what differs from `after` and stays."""
     was, says, is_now = _flat(before) if before is not None else None, _flat(after), _flat(now)
     will_be = dict(is_now)
@@ -196,7 +209,7 @@ def _merged(target: str, before: Spec | None, after: Spec, now: Spec) -> tuple[S
             drift.append(Drift(target=target, key=key, configured=_shown(say), found=_shown(found)))
         else:
             will_be[key] = say
-            how: How = "rolling" if _takes_a_new_process(key, found, say) else "live"
+            how: How = "rolling" if _takes_a_new_process(key, found, say, raisable) else "live"
             changes.append(Change(target=target, key=key, before=_shown(found), after=_shown(say), how=how))
     if will_be.get("autoscale") is not None:
         # How many kernels there are is the fleet's own choice then, within its bounds.
@@ -206,7 +219,9 @@ def _merged(target: str, before: Spec | None, after: Spec, now: Spec) -> tuple[S
     return _unflat(will_be, now), changes, drift
 
 
-def _takes_a_new_process(key: str, before: Any, after: Any) -> bool:
+def _takes_a_new_process(key: str, before: Any, after: Any, raisable: Collection[str]) -> bool:
+    if key.removeprefix("limits.") in raisable:
+        return False
     if key in _NOT_RAISED:
         return bool(before) and (not after or after > before)  # 0 = no bound
     return key in _OF_A_NEW_PROCESS

@@ -45,7 +45,9 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
     if confinement.level == "none":
         return
     _limit(resource.RLIMIT_NOFILE, confinement.files)
-    _limit(resource.RLIMIT_FSIZE, confinement.file_bytes)
+    if confinement.namespaces == "none":
+        # Else all that it writes is in a file system of that size.
+        _limit(resource.RLIMIT_FSIZE, confinement.file_bytes)
     if confinement.memory_bytes:
         _limit(resource.RLIMIT_DATA, _data_bytes() + confinement.memory_bytes + HEADROOM_BYTES)
 

@@ -27,11 +27,11 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = 0
     """RLIMIT_NPROC once it has its own threads; 0 = as it is. Counts the user's processes, and does not bind root."""
     file_bytes: int = 0
-    """RLIMIT_FSIZE; 0 = as it is."""
+    """RLIMIT_FSIZE, or the size of a root of its own; 0 = as it is, or `namespaces.DEFAULT_BYTES`."""
     uid: int | None = None
     """The user and group that it becomes at `strict`; None = it stays whose it is."""
     namespaces: Literal["none", "mount", "user"] = "none"
-    """How it comes to a root of its own at `strict`, `file_bytes` large (`zygote.namespaces`)."""
+    """How it comes to a root of its own at `strict` (`zygote.namespaces`)."""
     cgroups: tuple[str, ...] = ()
     """Directories of the control groups that it joins before it gives up its user."""
 

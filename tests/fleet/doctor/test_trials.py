@@ -14,8 +14,10 @@ from llmspell_fleet.doctor import limits
 from llmspell_fleet.doctor.isolation import WAYS_OUT, targets, try_way_out
 from llmspell_fleet.doctor.limits import TRIALS, try_limit
 from llmspell_fleet.doctor.site import throwaway_fleet
+from llmspell_fleet.model.tenant import IsolationLevel
 from llmspell_kernel.zygote.protocol import Confinement
 from support.groups import needs_cgroups
+from support.tenants import need_root
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 
@@ -39,6 +41,26 @@ async def test_a_limit_that_is_said_to_hold_and_does_not_is_found_open(
         finding = await try_limit(site, shown, dict(TRIALS)[shown])
 
     assert (finding.result, finding.is_promised) == ("open", True), finding
+
+
+@pytest.mark.parametrize(
+    ("level", "of_one", "of_all"),
+    [
+        ("process", ("held", "rlimit", True), ("open", None, False)),
+        ("strict", ("held", "tmpfs", True), ("held", "controller", True)),
+    ],
+)
+async def test_storage_is_tried_as_one_file_and_as_many(
+    level: IsolationLevel, of_one: tuple[str, str | None, bool], of_all: tuple[str, str | None, bool]
+) -> None:
+    need_root("a root file system of its own")
+    async with throwaway_fleet(level) as site:
+        one = await try_limit(site, "storage_bytes", limits.storage)
+        every = await try_limit(site, "total_storage_bytes", limits.total_storage)
+
+    assert (one.result, one.enforced_by, one.is_promised) == of_one, one
+    assert (every.result, every.enforced_by, every.is_promised) == of_all, every
+    assert bool(every.advice) == (every.result == "open")
 
 
 async def test_without_memory_to_spare_nothing_is_tried_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:

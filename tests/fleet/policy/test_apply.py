@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.model.pool import Autoscale
-from llmspell_fleet.model.tenant import DEFAULT_TENANT, Limits, TenantSpec
+from llmspell_fleet.model.tenant import DEFAULT_TENANT, IsolationLevel, Limits, TenantSpec
 from llmspell_fleet.policy import apply as module
 from llmspell_fleet.policy.apply import State, Wanted, applied, plan
 
@@ -41,6 +41,25 @@ NOTHING = wanted()
 
 
 # --- one key
+
+
+@pytest.mark.parametrize(
+    ("case", "level", "raisable", "how"),
+    [
+        ("nobody may", "process", {}, ["rolling", "rolling"]),
+        ("files", "process", {"process": {"files"}}, ["live", "rolling"]),
+        ("another level's", "process", {"strict": {"files", "storage_bytes"}}, ["rolling", "rolling"]),
+        ("both", "strict", {"strict": {"files", "storage_bytes"}}, ["live", "live"]),
+    ],
+)
+def test_what_processes_can_be_granted_more_of_takes_no_new_ones(
+    case: str, level: IsolationLevel, raisable: dict[str, set[str]], how: list[str]
+) -> None:
+    before = tenant(limits=Limits(files=10, storage_bytes=10), isolation_level=level)
+    after = replace(before, limits=Limits(files=20, storage_bytes=20))
+    todo = plan(replace(state(wanted(before), before), raisable=raisable), wanted(after))
+
+    assert [change.how for change in todo.changes] == how, case
 
 
 @pytest.mark.parametrize(
@@ -291,7 +310,8 @@ def test_what_the_plan_shows_is_exactly_what_becomes_different(before: State, sa
                     old.pop("replicas"), new.pop("replicas")  # the fleet's own choice
                 for key in old.keys() | new.keys():
                     if old.get(key) != new.get(key):
-                        how = "rolling" if module._takes_a_new_process(key, old.get(key), new.get(key)) else "live"
+                        takes_one = module._takes_a_new_process(key, old.get(key), new.get(key), ())
+                        how = "rolling" if takes_one else "live"
                         different.add((f"{kind} {name}", key, how))
     assert {(one.target, one.key, one.how) for one in todo.changes} == different
     assert len(todo.changes) == len(different)

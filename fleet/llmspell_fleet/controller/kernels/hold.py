@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -32,6 +32,10 @@ INSIDE: Final = frozenset(("execution_timeout_s", "output_bytes", "max_clients",
 """Limits that the kernel holds its scripts and clients to, by itself."""
 
 
+StorageLayer = Literal["rlimit", "tmpfs", "landlock"]
+"""rlimit: the largest file; tmpfs: all files together, in a root of its own; landlock: there is none to write to."""
+
+
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """What one incarnation of a kernel is held to, and by what."""
 
@@ -40,6 +44,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     isolation_level: IsolationLevel
     cgroups: frozenset[Resource] = frozenset()
     """What its cgroups bound."""
+    storage: StorageLayer = "rlimit"
+    """What bounds the files that it may write, at levels that bound them."""
     late: Mapping[str, str] = {}
     """Why a limit that was changed does not hold yet."""
 
@@ -122,13 +128,15 @@ def _enforced_by(name: str, hold: Hold) -> str | None:
         case "processes":
             # The system does not hold root to it; at `strict` a kernel is somebody else.
             return "rlimit" if has_rlimits and (os.geteuid() != 0 or hold.isolation_level == "strict") else None
-        case "files" | "storage_bytes":
+        case "files":
             return "rlimit" if has_rlimits else None
+        case "storage_bytes":
+            return hold.storage if has_rlimits else None
         case "cpu_percent" | "total_cpu_percent":
             return None
         case "total_storage_bytes":
-            # Elsewhere `storage_bytes`, which it is the sum of, bounds one file, and not their number.
-            return "controller" if hold.isolation_level == "strict" else None
+            # An rlimit of `storage_bytes`, which it is the sum of, bounds one file, and not their number.
+            return "controller" if hold.storage != "rlimit" else None
     return "kernel" if name in INSIDE else "controller"
 
 

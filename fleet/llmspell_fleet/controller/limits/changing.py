@@ -12,6 +12,7 @@ from llmspell_fleet.controller.kernels import hold as rules
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.kernels.grip import Grip
 from llmspell_fleet.controller.kernels.hold import Hold
+from llmspell_fleet.controller.limits.own_root import resize
 from llmspell_fleet.controller.limits.rlimits import Rlimits, mib
 from llmspell_fleet.model.tenant import Limits
 from llmspell_kernel.zygote.confine import HEADROOM_BYTES
@@ -81,6 +82,7 @@ class Change:
             limits=replace(new, **kept),
             isolation_level=self._held.isolation_level,
             cgroups=frozenset(self._cgroups),
+            storage=self._held.storage,
             late=self._late,
         )
 
@@ -114,7 +116,10 @@ class Change:
         self._rlimits.set(resource.RLIMIT_NOFILE, rules.descriptors(new))
 
     def _storage(self, new: Limits) -> None:
-        self._rlimits.set(resource.RLIMIT_FSIZE, new.storage_bytes)
+        if self._held.storage == "tmpfs":
+            resize(self._pid, new.storage_bytes)
+        else:
+            self._rlimits.set(resource.RLIMIT_FSIZE, new.storage_bytes)
 
     def _in(self, kind: Resource) -> KernelCgroups | None:
         """Its cgroups with one that bounds `kind`, which it is brought into if need be; None = there is none."""

@@ -33,7 +33,7 @@ from llmspell_fleet.controller.limits.rlimits import mib
 from llmspell_fleet.errors import ConflictError
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import KernelSpec
-from llmspell_fleet.model.tenant import Limits, TenantSpec
+from llmspell_fleet.model.tenant import IsolationLevel, Limits, TenantSpec
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS
 from llmspell_kernel.errors import RefusedError
 from llmspell_kernel.safe_files import read_private, write_private
@@ -69,6 +69,8 @@ class Holder:
         self._tell_unenforced = tell
         self._late: set[Entry] = set()
         self._left: list[KernelCgroups] = []
+        self.storage: Callable[[IsolationLevel], rules.StorageLayer] = lambda _level: "rlimit"
+        """What bounds the files of kernels of a level."""
 
     def proof(self, kernel: str) -> str:
         """What a kernel is told at its start, and nobody else."""
@@ -77,7 +79,8 @@ class Holder:
     def expected(self, spec: KernelSpec) -> Hold:
         """What its next incarnation will be held to."""
         can = rules.needed_cgroups(spec) & self.cgroups.resources
-        return Hold(limits=spec.limits, isolation_level=spec.isolation_level, cgroups=can)
+        level = spec.isolation_level
+        return Hold(limits=spec.limits, isolation_level=level, cgroups=can, storage=self.storage(level))
 
     def take_in(self, entry: Entry) -> None:
         """A kernel is new here; it has no process of ours yet."""
@@ -160,10 +163,9 @@ class Holder:
         if level is None:  # surely no more than this
             level = "process" if spec.isolation_level == "strict" else spec.isolation_level
         made = self.cgroups.find(entry.process.pid, spec.id) if level != "none" else None
-        grip.cgroups = made
-        grip.tenant = made.tenant if made is not None else ""
+        grip.cgroups, grip.tenant = made, made.tenant if made is not None else ""
         bounds = frozenset(made.bounds if made is not None else ())
-        grip.hold = Hold(limits=spec.limits, isolation_level=level, cgroups=bounds)
+        grip.hold = Hold(limits=spec.limits, isolation_level=level, cgroups=bounds, storage=self.storage(level))
         if made is not None and "memory" in made.bounds:
             with contextlib.suppress(OSError):
                 state = made.memory_state()

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
+from llmspell_fleet.controller.kernels.hold import StorageLayer
+from llmspell_fleet.controller.limits.rlimits import may_raise
 from llmspell_fleet.errors import ConflictError
 from llmspell_fleet.model.isolation import Strength, Survey
 from llmspell_fleet.model.kernel import KernelSpec
@@ -72,6 +74,19 @@ class Isolation:
         if view is None:
             view = self._views[level] = strength(level, self._survey_now() if level == "strict" else None)
         return view
+
+    def storage(self, level: IsolationLevel) -> StorageLayer:
+        """What bounds the files that a kernel of a level may write."""
+        if level != "strict":
+            return "rlimit"
+        return "tmpfs" if "own_root" in self.strength(level).layers else "landlock"
+
+    def raisable(self) -> dict[str, frozenset[str]]:
+        """Limits whose bound of a running process may be raised from outside, by level."""
+        of_rlimits = {"files", "storage_bytes"} if may_raise() else set[str]()
+        of_own_root = {"storage_bytes"} if self._survey is not None and self._survey.namespaces == "mount" else set()
+        at_strict = (of_rlimits - {"storage_bytes"}) | of_own_root
+        return {"process": frozenset(of_rlimits), "strict": frozenset(at_strict)}
 
     def _survey_now(self) -> Survey:
         return self._survey or self._keep(self._take_survey())

@@ -7,9 +7,19 @@ _DATA = 5
 """The field of proc_pid_statm(5) that RLIMIT_DATA counts, with the stack."""
 
 
+_CAP_SYS_RESOURCE = 1 << 24
+
+
 def mib(size: int) -> str:
     """Bytes for people."""
     return f"{size / 2**20:.0f} MiB"
+
+
+def may_raise() -> bool:
+    """Whether we may raise limits that were lowered (CAP_SYS_RESOURCE)."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        effective = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) & _CAP_SYS_RESOURCE)
 
 
 class Rlimits:

@@ -1,7 +1,7 @@
 """What a configuration declares, made so: the plan of `policy.apply`, for the tenants and kernels that there are."""
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -52,6 +52,8 @@ class Configuring:
         self._background = background
         self._delete = delete
         self._configured = _NOTHING
+        self.raisable: Callable[[], Mapping[str, Collection[str]]] = dict
+        """Limits of which processes that run can be granted more, by the isolation level that they are at."""
 
     def restore(self, notes: dict[str, str]) -> None:
         """Know what the configuration said when an earlier controller applied it."""
@@ -75,6 +77,7 @@ class Configuring:
             tenants={tenant.id: tenant.spec for tenant in self._tenants if not tenant.is_leaving},
             kernels={spec.name: spec for spec in named if spec.name},
             configured=self._configured,
+            raisable=self.raisable(),
         )
 
     def _entries(self, tenant: TenantId) -> Iterable[Entry]:

@@ -111,11 +111,12 @@ def fill_folder(target: str) -> str:
     return f"{written} bytes were written"
 
 
-def grow_file(most_bytes: str) -> str:
-    """Let one file of its own folder grow beyond so many bytes."""
-    wanted, written = int(most_bytes), 0
+def grow_file(target: str) -> str:
+    """Let one file grow beyond so many bytes, in its own folder or in that after a space."""
+    most_bytes, _, folder = target.partition(" ")
+    wanted, written, path = int(most_bytes), 0, os.path.join(folder, _FILE)
     try:
-        with open(_FILE, "xb", buffering=0) as file:
+        with open(path, "xb", buffering=0) as file:
             while written <= wanted:
                 written += file.write(bytes(_CHUNK))
     except OSError as fault:
@@ -124,7 +125,7 @@ def grow_file(most_bytes: str) -> str:
         raise StoppedError(f"after {written} bytes: {reason(fault)}") from None
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(_FILE)
+            os.unlink(path)
     return f"{written} bytes were written"
 
 

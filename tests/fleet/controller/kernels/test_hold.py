@@ -11,6 +11,7 @@ from llmspell_fleet.controller.kernels.hold import (
     DESCRIPTORS_PER_CLIENT,
     OWN_DESCRIPTORS,
     Hold,
+    StorageLayer,
     confinement,
     kernel_limits,
     limit_views,
@@ -133,6 +134,24 @@ def test_at_strict_a_kernel_is_held_to_its_processes_whoever_the_fleet_is(monkey
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
     assert limit_views(ALL, hold("strict"))["processes"].enforced_by == "rlimit"
+
+
+@pytest.mark.parametrize(
+    ("case", "storage", "storage_bytes", "total"),
+    [
+        ("one file, and any number of them", "rlimit", "rlimit", None),
+        ("all of them, in a root of its own", "tmpfs", "tmpfs", "controller"),
+        ("no file at all", "landlock", "landlock", "controller"),
+    ],
+)
+def test_storage_is_held_by_what_bounds_files_where_the_kernel_is(
+    case: str, storage: StorageLayer, storage_bytes: str, total: str | None
+) -> None:
+    views = limit_views(ALL, Hold(limits=ALL, isolation_level="strict", storage=storage))
+
+    assert (views["storage_bytes"].enforced_by, views["total_storage_bytes"].enforced_by) == (storage_bytes, total), (
+        case
+    )
 
 
 @pytest.mark.parametrize("uid", [0, 1000])

@@ -98,13 +98,8 @@ class Adoption:
                 self._supervisor.apply(entry, DrainAsked("drained"))  # it was to stay down, before it had a process
             return False
         self._supervisor.take_over(entry, process, self._adopted(stored, process.pid, process.start_time))
-        if self._connect(entry, process):
-            return True
-        if stored.phase in IS_LIVE and stored.pid == process.pid:
-            # It served. What nobody can connect to is of no use to anybody, and does not mend by itself.
-            self._supervisor.refused(entry.id, process.pid, UNREACHABLE)
-            kill_tree(process)
-        else:
+        served = stored.phase in IS_LIVE and stored.pid == process.pid
+        if not self._connect(entry, process, served=served):
             self._background.run(self._connect_later(entry, process))
         return True
 
@@ -140,18 +135,32 @@ class Adoption:
                 return
             await asyncio.sleep(LOOK_S)
 
-    def _connect(self, entry: Entry, process: Process) -> bool:
-        """Whether it serves, and is asked now; its predecessor's file is not its own."""
-        try:
-            connection = read_connection_file(os.path.join(self._paths.runtime, f"kernel-{entry.id}.json"))
-            if connection.start_time != process.start_time or not _has_socket(connection):
-                return False
-            self._supervisor.connect(entry, connection, self._unfinished.asked_of(entry.id))
-        except (LlmspellError, OSError):
+    def _connect(self, entry: Entry, process: Process, *, served: bool = False) -> bool:
+        """Whether nothing is to be waited for: it serves, and is asked now, or it `served` and nobody can ask it."""
+        connection = self._connection(entry, process)
+        if connection is None and not served:
             return False
+        try:
+            # It binds its sockets before it writes its file.
+            if connection is None or not _has_socket(connection):
+                raise FileNotFoundError
+            self._supervisor.connect(entry, connection, self._unfinished.asked_of(entry.id))
+        except OSError:
+            # What nobody can connect to is of no use to anybody, and does not mend by itself.
+            self._supervisor.refused(entry.id, process.pid, UNREACHABLE)
+            kill_tree(process)
+            return True
         if entry.channel is not None and entry.tenant in self._tenants:
             self._background.run(self._carry(entry, entry.channel))
         return True
+
+    def _connection(self, entry: Entry, process: Process) -> ConnectionInfo | None:
+        """What the process's own file says; its predecessor's is not its own."""
+        try:
+            connection = read_connection_file(os.path.join(self._paths.runtime, f"kernel-{entry.id}.json"))
+        except (LlmspellError, OSError):
+            return None
+        return connection if connection.start_time == process.start_time else None
 
     async def _carry(self, entry: Entry, channel: Channel) -> None:
         """What it runs for others than us is its load too, until it is answered."""

@@ -270,12 +270,13 @@ async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
         for _ in range(3):
             caller.send(LOOP)
         await begun(supervised, 1)
+        # It answers in order: the others are in its line by then, and not on their way, where a successor cuts them off.
+        await caller.channel.statistics()
         successor = Caller(context, supervised)
+        own = successor.send("return 'mine'")
         for ticket in (2, 3):
             client.ask("interrupt_request", channel="control")
             await begun(supervised, ticket)
-        # Only now: a kernel takes from its callers in turns, and might have come to it before the third.
-        own = successor.send("return 'mine'")
 
         assert not successor.channel.has_begun(own)
 

@@ -14,30 +14,11 @@ import pytest
 from llmspell_fleet.spawner.remains import Remnant, find_remnants
 from llmspell_kernel.pidfile import process_start_time
 from support.fleets import FleetHome
-from support.homes import Home, wait_until
+from support.homes import wait_until
 from support.restarts import kill_controller, up_again
-from support.tenants import Tenant, is_gone, new_tenant, wait_for
+from support.tenants import is_gone, new_tenant, wait_for
 
 pytestmark = pytest.mark.integration
-
-_CONFIG = """
-[fleet]
-startup_kernels = 0
-[fleet.restart]
-max_restarts = 1000
-first_delay = "10ms"
-"""
-
-
-@pytest.fixture
-def fleet(home: Home) -> Iterator[FleetHome]:
-    made = FleetHome(home)
-    made.up(config=_CONFIG)
-    yield made
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(made.pid, signal.SIGCONT)
-    home.llmspell("fleet", "down", "--force")
-    assert _kernels_of(made) == [], "nothing is left that no record names"
 
 
 def _remnants(fleet: FleetHome) -> list[Remnant]:
@@ -46,10 +27,6 @@ def _remnants(fleet: FleetHome) -> list[Remnant]:
 
 def _kernels_of(fleet: FleetHome) -> list[int]:
     return [one.pid for one in _remnants(fleet) if one.kernel is not None]
-
-
-def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
-    return Tenant(fleet, tenant.id, tenant.token, tenant.created)
 
 
 def _log(fleet: FleetHome) -> str:
@@ -88,7 +65,7 @@ def test_a_kernel_that_was_forked_and_not_recorded_is_adopted(fleet: FleetHome) 
 
     up_again(fleet)
 
-    after = {one["id"]: one["pid"] for one in _again(fleet, tenant).wait_ready(2)}
+    after = {one["id"]: one["pid"] for one in tenant.wait_ready(2)}
     assert after == {victim["id"]: unrecorded["pid"], other["id"]: other["pid"]}
     assert sorted(_kernels_of(fleet)) == sorted(after.values())
 
@@ -123,7 +100,7 @@ def test_a_fork_whose_controller_was_killed_before_it_served_is_adopted_when_it_
     up_again(fleet)
     os.kill(pid, signal.SIGCONT)
 
-    (kernel,) = _again(fleet, tenant).wait_ready(1)
+    (kernel,) = tenant.wait_ready(1)
     assert _kernels_of(fleet) == [kernel["pid"]]
 
 
@@ -151,7 +128,7 @@ def test_a_zygote_that_cannot_end_by_itself_is_ended(fleet: FleetHome) -> None:
     up_again(fleet)
 
     assert is_gone(zygote)
-    (kernel,) = _again(fleet, tenant).wait_ready(1)
+    (kernel,) = tenant.wait_ready(1)
     assert kernel["pid"] == tenant.created["kernels"][0]["pid"]
 
 
@@ -165,7 +142,6 @@ def test_broken_pid_files_lose_no_kernel_and_hinder_no_later_one(fleet: FleetHom
 
     up_again(fleet)
 
-    tenant = _again(fleet, tenant)
     assert [one["pid"] for one in tenant.wait_ready(1)] == [kernel["pid"]]
     os.kill(kernel["pid"], signal.SIGKILL)
     assert tenant.wait_restarted(kernel["id"])["restarts"] == 1
@@ -185,7 +161,7 @@ def test_a_damaged_address_file_hinders_no_command_and_no_later_controller(fleet
 
     kill_controller(fleet)
     up_again(fleet)
-    assert [one["pid"] for one in _again(fleet, tenant).wait_ready(1)] == [kernel["pid"]]
+    assert [one["pid"] for one in tenant.wait_ready(1)] == [kernel["pid"]]
 
     url = json.loads(address.read_text())["url"]
     address.write_text("garbage")
@@ -211,7 +187,7 @@ def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: Fle
 
         up_again(fleet)
 
-        (after,) = _again(fleet, tenant).wait_ready(1)
+        (after,) = tenant.wait_ready(1)
         assert after["pid"] != foreigner.pid
         assert foreigner.poll() is None
         assert foreigner.stdin is not None
@@ -242,7 +218,6 @@ def test_an_end_that_no_controller_saw_has_a_certificate(fleet: FleetHome) -> No
 
     up_again(fleet)
 
-    tenant = _again(fleet, tenant)
     for kernel in kernels:
         death = tenant.wait_restarted(kernel["id"])["last_death"]
         assert (death["pid"], death["incarnation"]) == (kernel["pid"], 1)
@@ -261,6 +236,6 @@ def test_a_scale_down_that_was_interrupted_by_a_kill_is_finished(fleet: FleetHom
 
     up_again(fleet)
 
-    after = {kernel["id"]: kernel["pid"] for kernel in _again(fleet, tenant).wait_ready(2)}
+    after = {kernel["id"]: kernel["pid"] for kernel in tenant.wait_ready(2)}
     assert after.items() <= everyone.items(), "those that stay are those that were there"
     wait_until(lambda: sorted(_kernels_of(fleet)) == sorted(after.values()), "the others are gone")

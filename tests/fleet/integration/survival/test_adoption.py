@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,34 +9,19 @@ import pytest
 from support.fleets import FleetHome
 from support.homes import Home, wait_until
 from support.restarts import kill_controller, up_again
-from support.tenants import SPIN, Tenant, is_gone, new_tenant, wait_for, wait_running
+from support.tenants import SPIN, is_gone, new_tenant, wait_for, wait_running
 
 pytestmark = pytest.mark.integration
 
-_CONFIG = """
-[fleet]
-startup_kernels = 1
-[fleet.restart]
-max_restarts = 1000
-first_delay = "10ms"
-"""
-
 
 @pytest.fixture
-def fleet(home: Home) -> Iterator[FleetHome]:
-    made = FleetHome(home)
-    made.up(config=_CONFIG)
-    yield made
-    home.llmspell("fleet", "down", "--force")
+def startup_kernels() -> int:
+    return 1
 
 
 def _kill_and_up(fleet: FleetHome) -> None:
     kill_controller(fleet)
     up_again(fleet)
-
-
-def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
-    return Tenant(fleet, tenant.id, tenant.token, tenant.created)
 
 
 def _by_id(kernels: list[dict[str, Any]]) -> dict[str, tuple[int, int, str]]:
@@ -55,7 +39,6 @@ def test_a_controller_that_was_killed_comes_back_to_its_kernels_and_their_state(
 
     _kill_and_up(fleet)
 
-    tenant = _again(fleet, tenant)
     fleet.wait_ready()
     tenant.wait_ready(3)
     assert _by_id(fleet.ask("GET", "/v1/kernels").json["items"]) == before
@@ -71,7 +54,6 @@ def test_a_controller_that_was_killed_comes_back_to_its_kernels_and_their_state(
 def test_adopted_kernels_are_killed_noticed_certified_and_replaced(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     _kill_and_up(fleet)
-    tenant = _again(fleet, tenant)
     (kernel,) = tenant.wait_ready(1)
 
     os.kill(kernel["pid"], signal.SIGKILL)
@@ -89,7 +71,6 @@ def test_an_adopted_kernel_that_runs_can_be_interrupted_and_used(fleet: FleetHom
     wait_running(kernel["pid"])
 
     _kill_and_up(fleet)
-    tenant = _again(fleet, tenant)
     wait_for(lambda: tenant.kernels()[0]["phase"] == "BUSY", "it answers although it runs")
     assert tenant.kernels()[0]["pid"] == kernel["pid"]
     fleet.ask("POST", f"/v1/kernels/{kernel['id']}/interrupt")
@@ -104,7 +85,6 @@ def test_a_key_from_before_the_kill_is_not_run_again(fleet: FleetHome) -> None:
     tenant, key = new_tenant(fleet, "acme"), {"Idempotency-Key": "before"}
     first = tenant.execute("n = (n or 0) + 1 return n", headers=key)
     _kill_and_up(fleet)
-    tenant = _again(fleet, tenant)
     tenant.wait_ready(1)
 
     again = tenant.execute("n = (n or 0) + 1 return n", headers=key)
@@ -122,7 +102,6 @@ def test_kernels_that_died_while_there_was_no_controller_are_replaced(fleet: Fle
 
     fleet.up("--config", str(fleet.home.path / "fleet.toml"))
 
-    tenant = _again(fleet, tenant)
     after = {kernel["id"]: kernel["pid"] for kernel in tenant.wait_ready(3)}
     assert after.keys() == {kernel["id"] for kernel in kernels}
     assert [after[kernel["id"]] == kernel["pid"] for kernel in kernels] == [False, True, True]
@@ -132,6 +111,7 @@ def test_kernels_that_died_while_there_was_no_controller_are_replaced(fleet: Fle
 def test_a_kernel_that_nobody_can_connect_to_any_more_is_replaced_at_once(fleet: FleetHome, case: str) -> None:
     tenant = new_tenant(fleet, "acme", replicas=2)
     lost, other = tenant.kernels()
+    tenant.begin("return 'what is answered with 202 is recorded, and all that came before it'")
     kill_controller(fleet)
     if case == "the connection file is damaged":
         (fleet.home.runtime / f"kernel-{lost['id']}.json").write_text("{")
@@ -141,7 +121,6 @@ def test_a_kernel_that_nobody_can_connect_to_any_more_is_replaced_at_once(fleet:
 
     fleet.up("--config", str(fleet.home.path / "fleet.toml"))
 
-    tenant = _again(fleet, tenant)
     back = tenant.wait_restarted(lost["id"])
     assert back["last_death"]["pid"] == lost["pid"]
     assert "nobody could connect" in back["last_death"]["detail"]
@@ -153,7 +132,7 @@ def test_a_lease_outlives_the_controller(fleet: FleetHome) -> None:
     tenant = new_tenant(fleet, "acme")
     lent = fleet.ask("GET", f"{tenant.path}/connection?session=mine").json
     _kill_and_up(fleet)
-    _again(fleet, tenant).wait_ready(1)
+    tenant.wait_ready(1)
 
     renewed = fleet.ask("PATCH", f"/v1/leases/{lent['lease']['id']}", {}, token=tenant.token)
 
@@ -170,7 +149,6 @@ def test_what_is_desired_outlives_down_and_numbers_of_events_go_on(fleet: FleetH
 
     fleet.up("--config", str(fleet.home.path / "fleet.toml"))
 
-    tenant = _again(fleet, tenant)
     shown = tenant.show()
     assert (shown["replicas"], shown["strategy"], shown["limits"]["max_clients"]) == (2, "sticky", 7)
     assert {kernel["id"] for kernel in tenant.wait_ready(2)} == ids
@@ -193,7 +171,6 @@ def test_an_orderly_end_is_nobody_s_death_and_nobody_s_wish(fleet: FleetHome) ->
     fleet.down()
     fleet.up("--config", str(fleet.home.path / "fleet.toml"))
 
-    tenant = _again(fleet, tenant)
     wait_for(lambda: tenant.kernel(kept)["phase"] == "READY", "what served serves again")
     assert tenant.kernel(drained)["phase"] == "STOPPED", "stopped stays stopped"
     (death,) = fleet.ask("GET", f"/v1/kernels/{kept}/why").json["deaths"]
@@ -229,7 +206,6 @@ def test_sessions_live_where_they_lived_and_are_told_what_they_lost(fleet: Fleet
     tenant.wait_restarted(before)
     os.kill(kernels[with_it], signal.SIGKILL)
     _kill_and_up(fleet)
-    tenant = _again(fleet, tenant)
     tenant.wait_ready(3)
 
     for name in names:
@@ -246,7 +222,6 @@ def test_a_session_whose_state_is_gone_is_told_so_after_down_and_up(fleet: Fleet
     tenant.run("mark = 1", session="mine")
     fleet.down()
     fleet.up("--config", str(fleet.home.path / "fleet.toml"))
-    tenant = _again(fleet, tenant)
     assert tenant.run("return mark", session="mine")["session_reset"] is True
     assert "session_reset" not in tenant.run("return mark", session="new")
 
@@ -301,7 +276,7 @@ def test_both_killed_together_lose_no_kernel(fleet: FleetHome) -> None:
     os.kill(fleet.ask("GET", "/health").json["zygote"]["pid"], signal.SIGKILL)
     _kill_and_up(fleet)
 
-    assert _by_id(_again(fleet, tenant).wait_ready(2)) == before
+    assert _by_id(tenant.wait_ready(2)) == before
 
 
 def test_a_tenant_that_was_answered_is_there_after_a_kill(fleet: FleetHome) -> None:

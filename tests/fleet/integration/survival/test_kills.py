@@ -5,36 +5,17 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from llmspell_fleet.spawner.remains import find_remnants
 from support.fleets import FleetHome
-from support.homes import Home, wait_until
+from support.homes import wait_until
 from support.tenants import Tenant, is_gone, new_tenant
 
 pytestmark = pytest.mark.integration
 
-_CONFIG = """
-[fleet]
-startup_kernels = 0
-[fleet.restart]
-max_restarts = 1000
-first_delay = "10ms"
-"""
-
 ROUNDS = 6
-
-
-@pytest.fixture
-def fleet(home: Home) -> Iterator[FleetHome]:
-    made = FleetHome(home)
-    made.up(config=_CONFIG)
-    yield made
-    home.llmspell("fleet", "down", "--force")
-    log = (home.logs / "fleet.log").read_text()
-    assert "Traceback" not in log, log[-8000:]
 
 
 def test_scaling_that_is_killed_at_any_moment_leaves_what_was_asked_before_or_after(fleet: FleetHome) -> None:

@@ -3,40 +3,17 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.fleets import FleetHome
-from support.homes import Home, wait_until
+from support.homes import wait_until
 from support.restarts import kill_controller, up_again
 from support.tenants import Tenant, is_gone, new_tenant, wait_for, wait_running
 
 pytestmark = pytest.mark.integration
-
-_CONFIG = """
-[fleet]
-startup_kernels = 0
-[fleet.restart]
-max_restarts = 1000
-first_delay = "10ms"
-"""
-
-
-@pytest.fixture
-def fleet(home: Home) -> Iterator[FleetHome]:
-    made = FleetHome(home)
-    made.up(config=_CONFIG)
-    yield made
-    home.llmspell("fleet", "down", "--force")
-    log = (home.logs / "fleet.log").read_text()
-    assert "Traceback" not in log, log[-8000:]
-
-
-def _again(fleet: FleetHome, tenant: Tenant) -> Tenant:
-    return Tenant(fleet, tenant.id, tenant.token, tenant.created)
 
 
 def _spin(seconds: float, then: str) -> str:
@@ -57,7 +34,6 @@ def test_an_execution_that_runs_on_has_its_outcome(fleet: FleetHome) -> None:
     kernel = _busy(tenant)
     kill_controller(fleet)
     up_again(fleet)
-    tenant = _again(fleet, tenant)
     assert fleet.ask("GET", location).json["status"] == "pending"
     wait_until(lambda: tenant.kernels()[0]["phase"] == "BUSY", "what it runs for others is its load")
 
@@ -81,7 +57,6 @@ def test_one_that_ended_while_there_was_no_controller_has_its_outcome(fleet: Fle
 
     up_again(fleet)
 
-    tenant = _again(fleet, tenant)
     assert tenant.outcome(location)["outcome"]["result"] == "1"
     failed = tenant.outcome(failing)
     assert (failed["http_status"], failed["outcome"]["status"]) == (200, "error")
@@ -118,7 +93,6 @@ def test_a_client_that_comes_back_with_its_key_has_the_one_outcome(fleet: FleetH
     client.join()
     assert isinstance(lost[0], OSError), lost
     up_again(fleet)
-    tenant = _again(fleet, tenant)
 
     answers = [tenant.execute(code, headers=key) for _ in range(2)]
 
@@ -138,7 +112,6 @@ def test_one_that_had_begun_when_both_were_killed_has_the_certificate(fleet: Fle
 
     up_again(fleet)
 
-    tenant = _again(fleet, tenant)
     died = tenant.outcome(running)
     assert (died["status"], died["http_status"]) == ("failed", 502)
     assert died["outcome"]["death"]["pid"] == kernel["pid"]
@@ -162,7 +135,7 @@ def test_a_key_of_what_never_began_is_free_again(fleet: FleetHome) -> None:
 
     up_again(fleet)
 
-    again = _again(fleet, tenant).execute("m = (m or 0) + 1 return m", headers=key)
+    again = tenant.execute("m = (m or 0) + 1 return m", headers=key)
     assert (again.status, again.json["result"]) == (200, "1")
     assert "Idempotency-Replayed" not in again.headers
 
@@ -181,7 +154,6 @@ def test_a_kernel_that_drains_when_its_controller_is_killed_ends_what_it_runs(fl
     assert tenant.change(replicas=0, wait_s=0).status == 200
     kill_controller(fleet)
     up_again(fleet)
-    tenant = _again(fleet, tenant)
 
     outcome = tenant.outcome(location)
 
@@ -203,7 +175,6 @@ def test_an_operators_drain_outlives_the_controller(fleet: FleetHome, how: str, 
         up_again(fleet)
     else:
         assert fleet.ask("POST", "/v1/upgrade", {}).status in (200, 202)
-    tenant = _again(fleet, tenant)
 
     assert tenant.kernel(busy["id"])["phase"] == "DRAINING"
     assert tenant.outcome(location)["outcome"]["result"] == "1"

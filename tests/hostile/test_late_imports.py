@@ -87,13 +87,16 @@ def every_feature(talk: Front, pid: int, lines: Callable[[], str]) -> None:
     assert talk.execute("return 'still here'").result == "still here"
 
 
-@pytest.mark.parametrize("kind", ["zygote", "subprocess"])
-def test_nothing_is_imported_or_opened_after_the_lock_down(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "is_spare"), [("zygote", False), ("zygote", True), ("subprocess", False)])
+def test_nothing_is_imported_or_opened_after_the_lock_down(kind: str, is_spare: bool, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(TRIPWIRE)
 
     async def serve() -> str:
         async with spawning(kind, environ={"PYTHONPATH": str(tmp_path)}) as site:
-            request = site.request(confinement=LOCKED, limits=KernelLimits(memory_bytes=64 * 1024 * 1024))
+            if is_spare:
+                await site.spare()
+            limits = KernelLimits(memory_bytes=64 * 1024 * 1024)
+            request = site.request(confinement=LOCKED, limits=limits, may_be_spare=is_spare)
             reader = os.open(request.output, os.O_RDWR | os.O_NONBLOCK)
             heard: list[bytes] = []
 
@@ -106,6 +109,7 @@ def test_nothing_is_imported_or_opened_after_the_lock_down(kind: str, tmp_path: 
             kernel = KernelId(request.kernel_id)
             await site.served(kernel)
             process = site.told.processes[kernel]
+            assert process.was_spare is is_spare
             try:
                 await asyncio.to_thread(everything, site.connection(process), process.pid, lines)
             except Exception as fault:

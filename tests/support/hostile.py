@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,9 +41,11 @@ class Mode:
     user: User
     level: Literal["none", "process", "strict"]
     namespaces: Literal["none", "mount", "user"] = "none"
+    is_spare: bool = False
+    """Whether its kernels are processes that waited for them."""
 
     def __str__(self) -> str:
-        return f"{self.level}-{self.user}-{self.namespaces}"
+        return f"{self.level}-{self.user}-{self.namespaces}{'-spare' if self.is_spare else ''}"
 
     def confinement(self, uid: int) -> Confinement:
         """Of a kernel whose tenant has the user `uid`, where that matters."""
@@ -63,12 +65,17 @@ class Mode:
         )
 
 
-MODES = (
-    *(Mode(user, level) for user in ("root", "nobody") for level in ("none", "process")),
+_STRICT = (
     Mode("root", "strict", "mount"),
     Mode("root", "strict"),
     Mode("nobody", "strict", "user"),
     Mode("nobody", "strict"),
+)
+
+MODES = (
+    *(Mode(user, level) for user in ("root", "nobody") for level in ("none", "process")),
+    *_STRICT,
+    *(replace(mode, is_spare=True) for mode in _STRICT),
 )
 
 
@@ -84,7 +91,11 @@ class Scene:
     async def attack(self, probe: str, kind: str = "") -> Probed:
         """What becomes of a probe."""
         target = self.targets[kind] if kind else ""
-        return await self.site.probe(probe, target, confinement=self.mode.confinement(ATTACKER))
+        if self.mode.is_spare:
+            await self.site.spare()
+        return await self.site.probe(
+            probe, target, confinement=self.mode.confinement(ATTACKER), may_be_spare=self.mode.is_spare
+        )
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,7 @@ from llmspell_fleet.spawner.zygote import ZygoteSpawner
 from llmspell_kernel.client.kernel_client import ExecuteOutcome, KernelClient
 from llmspell_kernel.connection import ConnectionInfo, new_kernel_id
 from llmspell_kernel.zygote.confine import kernel_environment
-from llmspell_kernel.zygote.protocol import Probed, StartKernel
+from llmspell_kernel.zygote.protocol import Probed, Spares, StartKernel
 from support.kernels import READY_S, short_folder
 
 SPAWNERS: dict[str, Callable[[dict[str, str]], Spawner]] = {
@@ -72,6 +72,9 @@ class Told:
         self.losses.append(reason)
         self._note("lost", reason)
 
+    def spares_changed(self) -> None:
+        self._news.set()
+
     def hear_probe(self, probed: Probed) -> None:
         """What became of a probe (`on_probed` of the spawners)."""
         kernel = KernelId(probed.kernel_id)
@@ -124,6 +127,11 @@ class Spawning:
                 os.chown(output, self._owner, self._owner)
         files = {"output": str(output), "progress_file": str(self.folder / f"{kernel}.progress")}
         return StartKernel(ticket=next(self._tickets), kernel_id=kernel, **{**files, **given})
+
+    async def spare(self) -> None:
+        """Have one process that waits, and wait until it does."""
+        self.spawner.have_spares(1)
+        await self.told.until(lambda: self.spawner.spares == Spares(1), "a spare")
 
     def ask(self, **given: Any) -> KernelId:
         """Ask for a kernel, and do not wait."""

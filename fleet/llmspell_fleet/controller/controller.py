@@ -109,7 +109,7 @@ class Controller:
         self.leases = Leases(self.tenants, self._store, self.ended, ttl_s=config.lease_ttl_s, later=self.background.run)
         self.tenants.watchers.append(self.leases.kernel_changed)
         self.culling = Culling(self.supervisor, self.background)
-        self.warm = WarmPool(self.tenants, self.supervisor, self.metrics, self.background, _default_kernel(config))
+        self.warm = WarmPool(self.tenants, self.supervisor, spawner, self.metrics, self.background)
         self.autoscaling = Autoscaling(self.tenants, self.events)
         self.leases.on_end = self.supervisor.idle
         self.liveness = Liveness(

@@ -13,7 +13,7 @@ from llmspell_fleet.policy.events import RestartAsked
 from llmspell_fleet.policy.lifecycle import TAKES_WORK
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
 from llmspell_fleet.spawner.zygote import ZygoteSpawner
-from llmspell_kernel.zygote.protocol import Probed, StartKernel
+from llmspell_kernel.zygote.protocol import Probed, Spares, StartKernel
 
 PROBE_S: Final = 15.0
 """How long a probe and the restarts around it may take."""
@@ -73,6 +73,14 @@ class ProbingSpawner:
         if wanted is not None:
             request = replace(request, probe=wanted[0], probe_target=wanted[1])
         self._real.start(request)
+
+    @property
+    def spares(self) -> Spares | None:
+        """None: nobody claims anything here."""
+        return None
+
+    def have_spares(self, number: int) -> None:
+        """There are none."""
 
     def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:
         """As the real one."""

@@ -62,7 +62,7 @@ class Catalogue:
         )
         self.warm_claim_duration = Histogram(
             "llmspell_warm_claim_duration_seconds",
-            "Time the controller took to give a warm kernel to a tenant.",
+            "Time from the claim of a warm kernel to its being the tenant's; at level strict, to READY.",
             CLAIM_BOUNDS_S,
         )
         self.http_requests = Counter(

@@ -32,8 +32,17 @@ class SpecKey(msgspec.Struct, frozen=True):
     spawner: Literal["zygote", "subprocess"]
 
 
+SPARE: Final = SpecKey(_NO_LIMITS, "strict", "zygote")
+"""The key of all kernels at `strict`: what is kept for them is made with nothing yet (`llmspell_kernel.zygote.spares`).
+
+A process at `strict` is locked to its tenant before it serves, so that none can wait as a kernel. It waits before that.
+"""
+
+
 def key_of(limits: Limits, isolation_level: IsolationLevel, spawner: Literal["zygote", "subprocess"]) -> SpecKey:
     """The key of kernels that are made so."""
+    if isolation_level == "strict":
+        return SPARE
     own = {name: getattr(_NO_LIMITS, name) for name in OF_TENANTS & set(Limits.__struct_fields__)}
     return SpecKey(msgspec.structs.replace(limits, **own), isolation_level, spawner)
 
@@ -43,17 +52,18 @@ def key(spec: KernelSpec) -> SpecKey:
     return key_of(spec.limits, spec.isolation_level, spec.spawner)
 
 
-def why_not(spec: KernelSpec) -> str:
+def why_not(spec: KernelSpec, *, has_spares: bool = True) -> str:
     """Why no warm kernel can become this one; empty when one can.
 
-    Name, labels and timeouts are given at the claim. What is bound or locked before the first answer is not.
+    Name, labels and timeouts are given at the claim. What is bound or locked before the first answer is not; a spare
+    is given that too, where there are spares.
     """
+    if spec.isolation_level == "strict":
+        return "" if has_spares else "what waits for level strict is a fork, and [fleet] spawner is subprocess"
     if spec.port is not None:
         return "it is to have a port of its own, which is bound at the start"
     if spec.log_file is not None or spec.pid_file is not None:
         return "it is to have files of its own, which are opened at the start"
-    if spec.isolation_level == "strict":
-        return "isolation level strict locks a process to its tenant before it serves"
     if 0 < spec.max_age_s < LEAST_MAX_AGE_S:
         return f"a process that waits would soon be as old as its max_age_s, {spec.max_age_s:g}, lets it be"
     if any(getattr(spec.limits, name, 0) for name in OF_TENANTS if name.startswith("total_")):

@@ -13,8 +13,11 @@ from llmspell_fleet.model.ids import KernelId
 from llmspell_kernel.zygote.marks import OPTION
 from llmspell_kernel.zygote.protocol import (
     ForkKernel,
+    HaveSpares,
+    Order,
     Ready,
     Reply,
+    Spares,
     Started,
     StartFailed,
     StartKernel,
@@ -57,7 +60,7 @@ class Helper:
         self._on_reply = on_reply
         self._on_ready = on_ready
         self._on_end = on_end
-        self._unsent: deque[StartKernel] = deque()
+        self._unsent: deque[Order | StartKernel] = deque()
         self._asked: dict[int, KernelId] = {}
         self._is_retired = False
         self._is_ready = False
@@ -67,6 +70,8 @@ class Helper:
         """Why it was killed, if it was."""
         self.asked = 0
         """Forks that it was asked for."""
+        self.spares = Spares()
+        """Its own, as far as it has told."""
         self.made_at = loop.time()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -99,10 +104,18 @@ class Helper:
             self._silent_looks = 0
         self.asked += 1
         self._asked[request.ticket] = KernelId(request.kernel_id)
-        self._unsent.append(request)
+        self._say(request)
+        self._watch()
+
+    def have_spares(self, number: int) -> None:
+        """Ask for so many forks that wait."""
+        self.asked += max(0, number - self.spares.ready - self.spares.coming)
+        self._say(HaveSpares(number))
+
+    def _say(self, what: Order | StartKernel) -> None:
+        self._unsent.append(what)
         if len(self._unsent) == 1:
             self._send()
-        self._watch()
 
     def _watch(self) -> None:
         if self._look is None:
@@ -127,7 +140,7 @@ class Helper:
             return
         while self._unsent:
             try:
-                _send_start(control, self._unsent[0])
+                _put(control, self._unsent[0])
             except BlockingIOError:
                 self._loop.add_writer(control, self._send)
                 return
@@ -159,6 +172,8 @@ class Helper:
             self._is_ready = True
             self._on_ready(self)
             return
+        if isinstance(reply, Spares):
+            self.spares = reply
         kernel = self._asked.pop(reply.ticket) if isinstance(reply, Started | StartFailed) else None
         self._on_reply(kernel, reply, descriptors)
         if self._is_retired and not self._asked:
@@ -166,7 +181,7 @@ class Helper:
 
     def give_up(self) -> list[KernelId]:
         """It ended: what it was asked for and has not answered."""
-        unanswered, self._asked = list(self._asked.values()), {}
+        unanswered, self._asked, self.spares = list(self._asked.values()), {}, Spares()
         self._unsent.clear()
         return unanswered
 
@@ -197,12 +212,15 @@ class Helper:
             control.close()
 
 
-def _send_start(control: socket.socket, request: StartKernel) -> None:
-    """Ask for a fork. The request lies in a file that only the child reads: what a zygote has held, all forks can."""
+def _put(control: socket.socket, what: Order | StartKernel) -> None:
+    """Ask for something. A kernel's request lies in a file that only the child reads: what a zygote held, forks can."""
+    if not isinstance(what, StartKernel):
+        control.send(encode(what))
+        return
     description = os.memfd_create("llmspell-start", os.MFD_CLOEXEC)
     try:
-        os.write(description, encode(request))
-        send_with_descriptor(control, encode(ForkKernel(request.ticket)), description)
+        os.write(description, encode(what))
+        send_with_descriptor(control, encode(ForkKernel(what.ticket, what.may_be_spare)), description)
     finally:
         os.close(description)
 

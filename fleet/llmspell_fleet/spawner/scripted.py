@@ -15,7 +15,7 @@ from llmspell_fleet.spawner.spawner import Process, Spawner, SpawnerListener
 from llmspell_fleet.spawner.subprocess import SubprocessSpawner
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.zygote.confine import kernel_environment
-from llmspell_kernel.zygote.protocol import StartKernel
+from llmspell_kernel.zygote.protocol import Spares, StartKernel
 
 Step = Literal["pass", "fail", "hang", "crash_early", "crash_late", "refuse"] | Misbehaviour
 """pass: as the real one does; fail: no process; hang: a process that never reports; crash_early: killed once it exists;
@@ -63,6 +63,15 @@ class ScriptedSpawner:
             return
         self._steps[kernel] = step
         self._misbehaving.get(step, self._real).start(request)
+
+    @property
+    def spares(self) -> Spares | None:
+        """The real one's."""
+        return self._real.spares
+
+    def have_spares(self, number: int) -> None:
+        """As the real one."""
+        self._real.have_spares(number)
 
     def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:
         """As the real one."""
@@ -115,3 +124,7 @@ class ScriptedSpawner:
     def lost(self, reason: str) -> None:
         """Pass it on."""
         self._listener.lost(reason)
+
+    def spares_changed(self) -> None:
+        """Pass it on."""
+        self._listener.spares_changed()

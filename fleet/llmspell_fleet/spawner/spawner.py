@@ -6,7 +6,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_kernel.connection import ConnectionInfo
-from llmspell_kernel.zygote.protocol import StartKernel
+from llmspell_kernel.zygote.protocol import Spares, StartKernel
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -17,6 +17,8 @@ class Process(msgspec.Struct, frozen=True):
     """In clock ticks since boot: with the pid it names the process for ever."""
     pidfd: int
     """Readable once it has ended. Whoever gets a Process owns this descriptor."""
+    was_spare: bool = False
+    """Whether it was made before it was asked for."""
 
 
 class SpawnerListener(Protocol):
@@ -53,6 +55,10 @@ class SpawnerListener(Protocol):
         """The spawner's own helper died; a new one is on its way. Kernels live on."""
         ...
 
+    def spares_changed(self) -> None:
+        """There are more or fewer spares (`Spawner.spares`)."""
+        ...
+
 
 class Spawner(Protocol):
     """Starts processes for kernels. Belongs to the event loop."""
@@ -73,6 +79,15 @@ class Spawner(Protocol):
 
     def start(self, request: StartKernel) -> None:
         """Start a process for a kernel; the listener hears `started` or `start_failed`, once, and then the rest."""
+        ...
+
+    @property
+    def spares(self) -> Spares | None:
+        """Processes made before they are asked for, which can become any kernel; None = it has no such."""
+        ...
+
+    def have_spares(self, number: int) -> None:
+        """Come to so many now: `spares` says when they are there. Those that are used up are not replaced."""
         ...
 
     def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:

@@ -12,7 +12,7 @@ from llmspell_fleet.spawner.reports import Reports
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
 from llmspell_kernel.pidfile import process_start_time
 from llmspell_kernel.zygote.marks import OPTION
-from llmspell_kernel.zygote.protocol import Probed, StartKernel, encode
+from llmspell_kernel.zygote.protocol import Probed, Spares, StartKernel, encode
 
 
 class SubprocessSpawner:
@@ -91,6 +91,14 @@ class SubprocessSpawner:
         pidfd = self._children.pop(pid)
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
+
+    @property
+    def spares(self) -> Spares | None:
+        """An interpreter that waits is no part of it."""
+        return None
+
+    def have_spares(self, number: int) -> None:
+        """There are none."""
 
     def recover(self, kernel: KernelId, pid: int, start_time: int) -> Process | None:  # noqa: ARG002
         """A kernel of an earlier controller."""

@@ -10,7 +10,16 @@ from llmspell_fleet.spawner.helper import Helper
 from llmspell_fleet.spawner.processes import find_process
 from llmspell_fleet.spawner.reports import Reports
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
-from llmspell_kernel.zygote.protocol import Exited, Probed, Ready, Reply, StartFailed, StartKernel, Suspended
+from llmspell_kernel.zygote.protocol import (
+    Exited,
+    Probed,
+    Ready,
+    Reply,
+    Spares,
+    StartFailed,
+    StartKernel,
+    Suspended,
+)
 
 SHORTEST_LIFE_S: Final = 1.0
 """A zygote that dies sooner is not replaced at once: something is wrong that forking will not mend."""
@@ -52,6 +61,17 @@ class ZygoteSpawner:
         return self._helper.pid if self._helper is not None else None
 
     @property
+    def spares(self) -> Spares:
+        """The zygote's."""
+        return self._helper.spares if self._helper is not None else Spares()
+
+    def have_spares(self, number: int) -> None:
+        """Forks that wait to become kernels."""
+        if self._helper is not None:
+            self._helper.have_spares(number)
+            self._renew(self._helper)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """Those of all zygotes that are there to fork."""
         return tuple(helper.pid for helper in (self._helper, self._next) if helper is not None)
@@ -80,6 +100,9 @@ class ZygoteSpawner:
             self._waiting.append(request)
             return
         helper.start(request)
+        self._renew(helper)
+
+    def _renew(self, helper: Helper) -> None:
         if self._forks and helper.asked >= self._forks and self._next is None:
             self._next = self._make()
 
@@ -88,6 +111,7 @@ class ZygoteSpawner:
             last, self._helper, self._next = self._helper, helper, None
             if last is not None:
                 last.retire()
+            self._listener.spares_changed()
 
     def _hear(self, kernel: KernelId | None, reply: Reply, descriptors: list[int]) -> None:
         match reply:
@@ -98,12 +122,14 @@ class ZygoteSpawner:
             case StartFailed(_, reason):
                 assert kernel is not None
                 self._listener.start_failed(kernel, reason)
+            case Spares():
+                self._listener.spares_changed()
             case Ready():
                 return  # the helper's own matter
             case _:
                 assert kernel is not None
                 (pidfd,) = descriptors
-                self._listener.started(kernel, Process(reply.pid, reply.start_time, pidfd))
+                self._listener.started(kernel, Process(reply.pid, reply.start_time, pidfd, reply.was_spare))
 
     def _ended(self, helper: Helper, status: int) -> None:
         unanswered = helper.give_up()
@@ -118,6 +144,8 @@ class ZygoteSpawner:
         self._listener.lost(helper.fault or f"the zygote ended ({_describe(status)})")
         for kernel in unanswered:
             self._listener.start_failed(kernel, "the zygote ended before it could fork")
+        if is_present:
+            self._listener.spares_changed()
         if not is_present:
             return  # a retired one: its successor is there
         age_s = self._loop.time() - helper.made_at

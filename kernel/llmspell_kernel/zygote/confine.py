@@ -35,7 +35,7 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
         signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
     os.setsid()
     _set_stdio(output)
-    _close_all_but(keep)
+    close_all_but(keep)
     os.chdir("/")
     for group in confinement.cgroups:
         _join(group)
@@ -77,7 +77,8 @@ def _set_stdio(output: str) -> None:
     os.dup2(target, 2)
 
 
-def _close_all_but(keep: tuple[int, ...]) -> None:
+def close_all_but(keep: tuple[int, ...]) -> None:
+    """Close every descriptor but these and the standard three."""
     start = 3
     for descriptor in sorted(keep):
         os.closerange(start, descriptor)

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 ZYGOTE_NAME: Final = b"llmspell-zygote"
+SPARE_NAME: Final = b"llmspell-spare"
 OPTION: Final = "--fleet"
 
 _KERNEL_NAME: Final = re.compile(rb"k-([0-9a-f]{12})")

@@ -37,7 +37,7 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """Fork a kernel."""
+    """Start a kernel."""
 
     ticket: int
     """Comes back in `Started` or `StartFailed`."""
@@ -60,12 +60,25 @@ class StartKernel(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """What of `zygote.probes` the process tries instead of serving, held as a kernel would be; "" = it serves."""
     probe_target: str = ""
     """What the probe is aimed at, where it is aimed: a path, a pid, a port, a number of bytes."""
+    may_be_spare: bool = False
+    """Whether a spare of the zygote becomes it, if there is one (`zygote.spares`)."""
 
 
 class ForkKernel(msgspec.Struct, frozen=True, tag="fork"):
     """Fork a kernel; its `StartKernel` is in the file that comes with this message, and only the child reads it."""
 
     ticket: int
+    may_be_spare: bool = False
+    """Whether a spare gets the file, if there is one that is ready; else it is a fork all the same."""
+
+
+class HaveSpares(msgspec.Struct, frozen=True, tag="have_spares"):
+    """Fork children that wait to become kernels until there are so many, or end those that are too many.
+
+    Now: one that becomes a kernel, or ends, is not replaced until this is asked again.
+    """
+
+    number: int
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -78,6 +91,15 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
     ticket: int
     pid: int
     start_time: int
+    was_spare: bool = False
+
+
+class Spares(msgspec.Struct, frozen=True, tag="spares"):
+    """How many children there are that wait to become kernels; told after each change, before what changed it."""
+
+    ready: int = 0
+    coming: int = 0
+    """Those that have been forked, and are not ready yet."""
 
 
 class StartFailed(msgspec.Struct, frozen=True, tag="start_failed"):
@@ -129,11 +151,12 @@ class Probed(msgspec.Struct, frozen=True, tag="probed"):
     """For people."""
 
 
-Reply = Ready | Started | StartFailed | Exited | Suspended
+Order = ForkKernel | HaveSpares
+Reply = Ready | Started | StartFailed | Exited | Suspended | Spares
 Report = Serving | Refused | Probed
 
 encode = msgspec.msgpack.Encoder().encode
-decode_fork = msgspec.msgpack.Decoder(ForkKernel).decode
+decode_order = msgspec.msgpack.Decoder(Order).decode
 decode_request = msgspec.msgpack.Decoder(StartKernel).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
 decode_report = msgspec.msgpack.Decoder(Report).decode

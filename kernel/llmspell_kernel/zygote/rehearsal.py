@@ -37,7 +37,7 @@ def rehearse(prepared: Prepared) -> None:
     )
     wakeup, key = Wakeup(), new_key()
     worker = Worker(lambda: prepared.engine, prepared.outbox)
-    worker.engine = prepared.engine
+    worker.start()
     server = JupyterServer(
         sockets,
         key=key,
@@ -58,6 +58,7 @@ def rehearse(prepared: Prepared) -> None:
     heartbeat.close()
     sockets.context.term()
     os.close(wakeup.descriptor)
+    worker.stop(LONGEST_S)
     worker.close()
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.model.tenant import Limits
-from llmspell_fleet.policy.warm import SpecKey, Warm, is_fresh, key, key_of, plan, why_not
+from llmspell_fleet.policy.warm import SPARE, SpecKey, Warm, is_fresh, key, key_of, plan, why_not
 
 SPEC = KernelSpec(id=KernelId("a"), tenant=TenantId("t"))
 KEYS = [key_of(Limits(memory_bytes=size), "process", "zygote") for size in (10, 20, 30)]
@@ -55,12 +55,30 @@ def test_kernels_that_are_made_otherwise_do_not(changed: Any) -> None:
         ({"port": 0}, "port"),
         ({"log_file": "/l"}, "files"),
         ({"pid_file": "/p"}, "files"),
-        ({"isolation_level": "strict"}, "strict"),
         ({"max_age_s": 60.0}, "max_age_s"),
     ],
 )
 def test_what_is_bound_before_the_first_answer_cannot_be_claimed(changed: Any, told: str) -> None:
     assert told in why_not(replace(SPEC, **changed))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"port": 0},
+        {"log_file": "/l", "pid_file": "/p"},
+        {"max_age_s": 60.0},
+        {"uid": 4242},
+        {"limits": Limits(memory_bytes=10, total_memory_bytes=10)},
+    ],
+    ids=str,
+)
+def test_at_strict_all_of_it_is_given_at_the_claim(changed: Any) -> None:
+    spec = replace(SPEC, isolation_level="strict", **changed)
+
+    assert key(spec) == SPARE
+    assert not why_not(spec)
+    assert "subprocess" in why_not(spec, has_spares=False)
 
 
 @pytest.mark.parametrize(("max_age_s", "age_s", "fresh"), [(0, 1e9, True), (600, 299, True), (600, 301, False)])

@@ -54,6 +54,7 @@ def start_request(
     confinement: Confinement,
     proof: str,
     log_level: str,
+    may_be_spare: bool = False,
 ) -> StartKernel:
     """What a spawner is asked; `last` is where its last incarnation was found, and the next one will be."""
     ports = None
@@ -73,6 +74,7 @@ def start_request(
         output=fifo_path(paths, spec.id),
         progress_file=progress_path(paths, spec.id),
         log_level=cast(Literal["debug", "info", "warning", "error"], log_level),
+        may_be_spare=may_be_spare,
     )
 
 

@@ -3,6 +3,8 @@
 A warm kernel is one like any other, with an id and a key of its own, of tenant `_warm`, which nobody can be: no request
 is routed to it. A claim makes it a tenant's for good: used kernels never come back.
 
+At isolation level `strict` it is no kernel yet that is kept, but a process that can become one (`pools.spares`).
+
 A kernel that was claimed a moment before the controller was killed may still be recorded as warm. So the kernel itself
 is told at the claim, before anything else, and one that is found by the next controller is asked.
 """
@@ -19,17 +21,19 @@ import msgspec
 
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.kernels.entry import Entry
-from llmspell_fleet.controller.pools.claims import Claims
+from llmspell_fleet.controller.pools.claims import Claims, Waiting
+from llmspell_fleet.controller.pools.spares import Spares
 from llmspell_fleet.controller.pools.tenant import Tenant
 from llmspell_fleet.controller.pools.tenants import Tenants
 from llmspell_fleet.controller.supervision.supervisor import Supervisor
-from llmspell_fleet.errors import ConflictError, UnavailableError
+from llmspell_fleet.errors import ConflictError
 from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import Kernel, KernelSpec, Phase
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_fleet.policy.events import StartAsked, StopAsked
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS
-from llmspell_fleet.policy.warm import SpecKey, Warm, is_fresh, key, plan, why_not
+from llmspell_fleet.policy.warm import SPARE, SpecKey, Warm, is_fresh, key, plan, why_not
+from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_kernel.connection import new_kernel_id
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
@@ -49,8 +53,6 @@ REST_S: Final = 0.5
 ANSWER_S: Final = 2.0
 """How long a kernel that was found may take to say whether it is somebody's."""
 
-RETRY_S: Final = 1.0
-
 
 class _Told(msgspec.Struct):
     """What of a kernel's statistics tells whether it was given to somebody."""
@@ -65,36 +67,38 @@ class WarmPool:
     """All warm kernels. Belongs to the event loop."""
 
     def __init__(
-        self, tenants: Tenants, supervisor: Supervisor, metrics: Metrics, background: Background, default: KernelSpec
+        self, tenants: Tenants, supervisor: Supervisor, spawner: Spawner, metrics: Metrics, background: Background
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._tenants = tenants
         self._supervisor = supervisor
         self._metrics = metrics
         self._claims = Claims(metrics)
+        self._spares = Spares(spawner, supervisor, tenants, self._claims)
         self._background = background
         self.size = 0
         """Kernels of the default spec that are kept warm."""
-        self.default = default
+        self.default = KernelSpec(id=KernelId(""), tenant=WARM)
         self._entries: dict[KernelId, Entry] = {}
         self._unchecked: set[KernelId] = set()
         """Found by this controller, and not asked yet whether they are somebody's."""
-        self._demand: Counter[SpecKey] = Counter()
-        """Kernels that requests wait for."""
+        self._waiting = Waiting(self._claims)
         self._has_changed = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []
         self._held_since: float | None = None
         self._is_used = False
         """Whether changes of kernels matter here."""
         tenants.watchers.append(self._changed)
         tenants.claim = self.claim
         tenants.adopt_warm = self.adopt
+        supervisor.on_spares = self._spares_changed
+        supervisor.starts.may_be_spare = self._spares.may_take
 
     # --- what there is
 
     def phases(self) -> Mapping[Phase, int]:
         """How many are in each phase."""
-        return Counter(entry.kernel.phase for entry in self._entries.values())
+        phases = Counter(entry.kernel.phase for entry in self._entries.values())
+        return phases + self._spares.phases()
 
     @property
     def wanted(self) -> int:
@@ -102,7 +106,7 @@ class WarmPool:
         return sum(self._wanted().values())
 
     def _wanted(self) -> Counter[SpecKey]:
-        wanted = Counter(self._demand)
+        wanted = Counter(self._waiting.demand)
         if self.size:
             wanted[key(self.default)] += self.size
         for tenant in self._tenants:
@@ -111,9 +115,12 @@ class WarmPool:
             if not number or tenant.is_leaving or tenant.spec.warm == "never":
                 continue
             spec = self._tenants.new_spec(tenant)
-            if not why_not(spec):
+            if not self._why_not(spec):
                 wanted[key(spec)] += number
         return wanted
+
+    def _why_not(self, spec: KernelSpec) -> str:
+        return why_not(spec, has_spares=self._spares.exist)
 
     def _room(self) -> int:
         """How many there may be besides what tenants were promised; what they lack may come from here."""
@@ -124,10 +131,12 @@ class WarmPool:
 
     def claim(self, tenant: Tenant, spec: KernelSpec) -> Entry | None:
         """A kernel of `tenant`, which was warm, as `spec` but for its id; None = there is none for it."""
-        if tenant.spec.warm == "never" or why_not(spec):
+        if tenant.spec.warm == "never" or self._why_not(spec):
             return None
         began = perf_counter()
         wanted = key(spec)
+        if wanted == SPARE and (coming := self._spares.claim(spec)) is not None:
+            return coming
         entry = next((one for one in self._entries.values() if self._fits(one, spec, wanted)), None)
         if entry is None or entry.channel is None:
             self._claims.missed(tenant, is_kept_some=bool(self.size or tenant.spec.warm_size))
@@ -141,7 +150,7 @@ class WarmPool:
         self._tenants.take_in(tenant, entry)
         data: dict[str, object] = {"incarnation": entry.kernel.incarnation, "pid": entry.kernel.pid, "warm": True}
         self._supervisor.emit(entry, "kernel.ready", data)
-        self._claims.given(tenant, perf_counter() - began)
+        self._claims.given(tenant.id, self._claims.claimed(tenant.id), perf_counter() - began)
         self._has_changed.set()
         return entry
 
@@ -161,32 +170,18 @@ class WarmPool:
 
         UnavailableError: there were not as many in time. ConflictError: there can be none.
         """
-        if reason := why_not(spec):
+        if reason := self._why_not(spec):
             raise ConflictError(f"a kernel of tenant {spec.tenant} cannot be a warm one (warm is require): {reason}")
         wanted = key(spec)
 
         def there() -> int:
+            if wanted == SPARE:
+                return self._spares.count.ready
             return sum(self._fits(entry, spec, wanted) for entry in self._entries.values())
 
-        late = max(0, number - there())
-        self._demand[wanted] += number
-        self._has_changed.set()
-        try:
-            async with asyncio.timeout(wait_s):
-                while there() < number:
-                    waiter = self._loop.create_future()
-                    self._waiters.append(waiter)
-                    await waiter
-            self._claims.secured(spec.tenant, late)
-        except TimeoutError:
-            self._claims.timed_out(spec.tenant)
-            raise UnavailableError(
-                f"tenant {spec.tenant} takes warm kernels only (warm is require), and {there()} of {number} were ready "
-                "in time: ask again, keep more warm (warm_size), or set warm to prefer",
-                retry_after_s=RETRY_S,
-            ) from None
-        finally:
-            self._demand -= Counter({wanted: number})  # keeps none of which there is none
+        with self._waiting.wanting(wanted, number):
+            self._has_changed.set()
+            await self._waiting.until(there, number, spec.tenant, wait_s)
 
     # --- what keeps them
 
@@ -206,22 +201,27 @@ class WarmPool:
         """Carry the plan out; returns when to look again."""
         wanted = self._wanted()
         self._claims.forget_others(self._tenants)
-        self._is_used = bool(wanted or self._entries)
+        spares = self._spares.there()
+        self._is_used = bool(wanted or self._entries or spares)
         self._renew()
         there = [
             Warm(entry.id, key(entry.kernel.spec), is_ready=entry.kernel.phase is Phase.READY)
             for entry in self._entries.values()
             if entry.kernel.is_wanted
         ]
-        planned = plan(wanted, there, room=self._room(), may_start=True, most_at_once=MOST_AT_ONCE)
-        for kernel in planned.stop:
+        planned = plan(wanted, [*there, *spares], room=self._room(), may_start=True, most_at_once=MOST_AT_ONCE)
+        for kernel in self._entries.keys() & planned.stop:
             # Nothing runs in it, and nobody has seen it: there is nothing to be let finish.
             self._supervisor.apply(self._entries[kernel], StopAsked(is_forced=True))
+        kept = sum(spare.id not in planned.stop for spare in spares)
+        self._spares.have(kept)
         if planned.start and self._is_starting_others():
             return LOOK_S
         self._held_since = None
+        self._spares.have(kept + planned.start.count(SPARE))
         for wanted_key in planned.start:
-            self._start(wanted_key)
+            if wanted_key != SPARE:
+                self._start(wanted_key)
         return REST_S
 
     def _renew(self) -> None:
@@ -229,7 +229,7 @@ class WarmPool:
         if not self._entries:
             return
         ageing = [tenant for tenant in self._tenants if tenant.spec.max_age_s and tenant.spec.warm != "never"]
-        bounded = [spec for spec in map(self._tenants.new_spec, ageing) if not why_not(spec)]
+        bounded = [spec for spec in map(self._tenants.new_spec, ageing) if not self._why_not(spec)]
         now = self._loop.time()
         for entry in list(self._entries.values()):
             age_s = now - entry.kernel.spawned_at
@@ -273,6 +273,7 @@ class WarmPool:
             return
         if self._is_used:
             self._has_changed.set()
+        self._spares.changed(entry)
         if entry.id not in self._entries:
             return
         if kernel.phase is Phase.READY:
@@ -286,27 +287,35 @@ class WarmPool:
             # After this event: whoever applied it still looks at the entry.
             self._loop.call_soon(self._supervisor.forget, entry)
 
+    def _spares_changed(self) -> None:
+        if self._is_used:
+            self._has_changed.set()
+        if self._spares.count.ready:
+            self._is_there()
+
     async def _check(self, entry: Entry) -> None:
-        told: _Told | None = None
-        if entry.channel is not None:
-            with contextlib.suppress(TimeoutError, ConnectionError, msgspec.DecodeError):
-                async with asyncio.timeout(ANSWER_S):
-                    told = msgspec.json.decode(await entry.channel.statistics(), type=_Told)
+        is_nobodys = await _is_nobodys(entry)
         self._unchecked.discard(entry.id)
-        if told is None or told.claimed or told.executions or told.waiting or told.state != "idle":
+        if is_nobodys:
+            self._is_there()
+        else:
             _LOG.warning("kernel %s is recorded as nobody's, and may have been used: it ends", entry.id)
             self._supervisor.apply(entry, StopAsked())
-        else:
-            self._is_there()
 
     def _is_there(self) -> None:
         """One more can be claimed: by who waits for it, and by tenants that take no others."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        if not waiters:
+        if not self._waiting.wake():
             for tenant in self._tenants:
                 if tenant.spec.warm == "require" and tenant.lacking:
                     # Not from within the event that made it ready.
                     self._loop.call_soon(self._tenants.reconcile, tenant)
+
+
+async def _is_nobodys(entry: Entry) -> bool:
+    """Whether a kernel says that it was never given to anybody."""
+    told: _Told | None = None
+    if entry.channel is not None:
+        with contextlib.suppress(TimeoutError, ConnectionError, msgspec.DecodeError):
+            async with asyncio.timeout(ANSWER_S):
+                told = msgspec.json.decode(await entry.channel.statistics(), type=_Told)
+    return told is not None and told == _Told(claimed=False, executions=0, waiting=0, state="idle")

@@ -40,7 +40,12 @@ class Orphans:
         """A kernel's process has ended."""
         if is_adopted:
             self._sessions.add(process.pid)
-        if (is_adopted or self._is_reaper) and self._timer is None:
+        if is_adopted or self._is_reaper:
+            self.look_soon()
+
+    def look_soon(self) -> None:
+        """Something may be left."""
+        if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self.sweep)
 
     def sweep(self) -> None:

@@ -43,6 +43,8 @@ class Starts:
         self.log_level = log_level
         self.isolate: Callable[[Entry, Confinement], Confinement] = lambda _entry, confinement: confinement
         """Adds what a kernel's isolation level asks for; RefusedError: it cannot be had."""
+        self.may_be_spare: Callable[[Entry], bool] = lambda _entry: False
+        """Whether a process that waits for it may become a kernel's (`controller.pools.warm`)."""
         self._wanted: list[Entry] = []
         self._has_wanted = asyncio.Event()
         self._tickets = 0
@@ -85,6 +87,7 @@ class Starts:
                 confinement=self._holder.begin(entry),
                 proof=self._holder.proof(entry.id),
                 log_level=self.log_level,
+                may_be_spare=self.may_be_spare(entry),
             )
             request = replace(request, confinement=self.isolate(entry, request.confinement))
         except (OSError, RefusedError) as fault:

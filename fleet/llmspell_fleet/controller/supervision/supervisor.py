@@ -97,6 +97,8 @@ class Supervisor(Entries):
         """What is recorded of a kernel."""
         self.on_change: Callable[[Entry, Kernel], None] = lambda _entry, _was: None
         """Called with an entry and its record before, each time that the record was replaced."""
+        self.on_spares: Callable[[], None] = lambda: None
+        """Called when the spawner has more or fewer spares."""
         self.on_suspended: Callable[[Entry, bool], None] = lambda _entry, _is_suspended: None
 
     # --- what there is
@@ -273,6 +275,11 @@ class Supervisor(Entries):
     def lost(self, reason: str) -> None:
         """The spawner's helper died (SpawnerListener)."""
         self._events.emit("zygote.died", data={"reason": reason})
+        self._orphans.look_soon()  # what it had forked for nobody yet is our child now
+
+    def spares_changed(self) -> None:
+        """What waits to become a kernel (SpawnerListener)."""
+        self.on_spares()
 
     # --- ending
 

@@ -15,7 +15,7 @@ from llmspell_fleet.cgroups import group
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.doctor.findings import Finding, Result
 from llmspell_fleet.doctor.site import Site
-from llmspell_fleet.errors import FleetError, TooManyError
+from llmspell_fleet.errors import ConflictError, FleetError, TooManyError
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.model.requests import KernelRequest
 from llmspell_kernel.client.kernel_client import KernelClient
@@ -230,6 +230,17 @@ async def try_limit(site: Site, shown: str, trial: Trial) -> Finding:
             is_promised=True,
             result="held" if is_held else "skipped",
             detail=f"refused: {refusal}",
+        )
+    except ConflictError as refusal:
+        # At `strict` what nobody can hold is not had at all.
+        return Finding(
+            kind="limit",
+            name=shown,
+            enforced_by=None,
+            is_promised=False,
+            result="skipped",
+            detail=f"refused: {refusal}",
+            advice=_advice(site, shown),
         )
     except (FleetError, TimeoutError) as fault:
         text = str(fault) or "no end within its time"

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.model.ids import KernelId
-from llmspell_fleet.model.kernel import Death, Kernel
+from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.policy.events import RestartAsked
 from llmspell_fleet.policy.lifecycle import TAKES_WORK
 from llmspell_fleet.spawner.spawner import Process, SpawnerListener
@@ -38,10 +38,6 @@ class ProbingSpawner:
         """Nobody waits for the probe any more."""
         self._wanted.pop(kernel, None)
         self._told.pop(kernel, None)
-
-    def is_armed(self, kernel: KernelId) -> bool:
-        """Whether the probe has not been started yet."""
-        return kernel in self._wanted
 
     def _probed(self, probed: Probed) -> None:
         told = self._told.get(KernelId(probed.kernel_id))
@@ -101,15 +97,11 @@ async def probe(
     told = spawner.arm(entry.id, name, target)
     try:
         async with asyncio.timeout(PROBE_S):
+            # Counted from before: a probe may be over by the time that we hear of its start.
+            probes = entry.kernel.incarnation + 1
             supervisor.apply(entry, RestartAsked())
-            await entry.wait_until(lambda _kernel: not spawner.is_armed(entry.id), None)
-            incarnation = entry.kernel.incarnation
-
-            def is_over(kernel: Kernel) -> bool:
-                return told.done() or kernel.incarnation > incarnation
-
-            await entry.wait_until(is_over, None)
-            await entry.wait_until(lambda k: k.incarnation > incarnation and k.phase in TAKES_WORK, None)
+            await entry.wait_until(lambda kernel: told.done() or kernel.incarnation > probes, None)
+            await entry.wait_until(lambda kernel: kernel.incarnation > probes and kernel.phase in TAKES_WORK, None)
     finally:
         spawner.disarm(entry.id)
     if told.done():

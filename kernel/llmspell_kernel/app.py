@@ -25,7 +25,7 @@ from llmspell_kernel.connection import (
     write_connection_file,
 )
 from llmspell_kernel.diagnostics import LONGEST_TEXT, Diagnostics
-from llmspell_kernel.errors import LlmspellError
+from llmspell_kernel.errors import LlmspellError, lacks_memory
 from llmspell_kernel.jupyter.claims import Claim
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.heartbeat import Heartbeat
@@ -71,6 +71,9 @@ def serve(
     kernel = Kernel(options, predecessor, prepared, taken)
     try:
         return kernel.run()
+    except BaseException as fault:
+        kernel.failed(fault)
+        raise
     finally:
         kernel.close()
 
@@ -162,6 +165,10 @@ class Kernel:
             self._ending = Ending.IDLE
         return self._ending
 
+    def failed(self, fault: BaseException) -> None:
+        """It ends for this, whatever happens while it does."""
+        self._ending = Ending.MEMORY if lacks_memory(fault) else Ending.FAULT
+
     def close(self) -> None:
         """Remove the files, deliver what is sent, end the threads."""
         self._files.close()
@@ -194,7 +201,8 @@ class Kernel:
         self._replace(Ending.TIMEOUT if status == "timeout" else Ending.STUCK)
 
     def _replace_broken(self, broken: Broken) -> None:
-        self._diagnostics.warn("lua_thread_failed", broken.text[-LONGEST_TEXT:])
+        with contextlib.suppress(MemoryError):
+            self._diagnostics.warn("lua_thread_failed", broken.text[-LONGEST_TEXT:])
         self._server.executions.fail_running(BROKEN, "error")
         self._replace(Ending.MEMORY if broken.is_memory else Ending.FAULT)
 

@@ -4,6 +4,8 @@
 the process prints it and exits with ``exit_code``; nobody else prints or swallows it.
 """
 
+import errno
+
 
 class LlmspellError(Exception):
     """Something was tried and failed."""
@@ -31,3 +33,12 @@ class RefusedError(LlmspellError):
 
 class PeerError(LlmspellError):
     """Whoever is at the other end sent what cannot be obeyed; the message is dropped and counted."""
+
+
+def lacks_memory(fault: BaseException | None) -> bool:
+    """Whether the process had no more memory when this happened, or what this is the consequence of."""
+    while fault is not None:
+        if isinstance(fault, MemoryError) or getattr(fault, "errno", None) == errno.ENOMEM:
+            return True
+        fault = fault.__cause__ or fault.__context__
+    return False

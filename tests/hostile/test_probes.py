@@ -70,7 +70,7 @@ BESIDE: list[tuple[str, str]] = [
 UNTRIED = {"read its parent's environment", "gain rights by a set-user-ID program"}
 """Said of every level, and shown of processes from outside (`tests/fleet/spawner/test_contract.py`)."""
 
-WITHIN = {"use_memory", "make_threads", "many_files", "open_files"}
+WITHIN = {"use_memory", "use_uncounted_memory", "make_threads", "many_files", "open_files"}
 """Of limits, not of isolation."""
 
 

@@ -1,19 +1,24 @@
 """What a kernel needs it still has when it is locked down, and without cgroups: its threads, and sight of its clients."""
 
 import asyncio
+import contextlib
 import itertools
+import os
+import signal
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
+from llmspell_fleet.spawner.spawner import Process
 from llmspell_kernel.client.kernel_client import KernelClient
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.limits import KernelLimits
+from support.homes import wait_until
 from support.hostile import ATTACKER, MODES, Mode, spawning_as
 from support.kernels import READY_S
 from support.peers import ANSWER_S, Client
-from support.spawning import spawning
+from support.spawning import Spawning, spawning
 from support.tenants import need_root
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
@@ -38,6 +43,26 @@ def beats(connection: ConnectionInfo) -> bool:
         return client.is_alive()
 
 
+def logs(site: Spawning, process: Process) -> bool:
+    """Whether a line that it is asked for is written."""
+    (kernel,) = (kernel for kernel, other in site.told.processes.items() if other == process)
+    reader = os.open(site.folder / f"{kernel}.output", os.O_RDONLY | os.O_NONBLOCK)
+    heard = b""
+
+    def is_heard() -> bool:
+        nonlocal heard
+        with contextlib.suppress(BlockingIOError):
+            heard += os.read(reader, 65536)
+        return b"statistics" in heard
+
+    try:
+        signal.pidfd_send_signal(process.pidfd, signal.SIGUSR1)
+        wait_until(is_heard, "a line of statistics")
+    finally:
+        os.close(reader)
+    return True
+
+
 HELD = [mode for mode in MODES if mode.level == "strict"]
 
 
@@ -49,6 +74,7 @@ def test_a_tenants_kernels_share_no_bound_of_processes(mode: Mode) -> None:
         async with spawning_as(mode.user) as site:
             processes = [await site.start(confinement=confinement) for _ in range(4)]
             assert await asyncio.to_thread(beats, site.connection(processes[0])), "no thread is left for the heartbeat"
+            assert await asyncio.to_thread(logs, site, processes[0]), "nor for the log"
             results = [await site.run(process, "return 1") for process in processes]
             probe = await site.probe("make_threads", "50", confinement=confinement)
             assert probe.outcome != "got_through", probe.detail

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from llmspell_fleet.model.kernel import Cause
 
@@ -31,8 +32,10 @@ _DETAILS: Final[dict[Cause, str]] = {
 
 
 _SIGABRT: Final = 6
-_OUT_OF_MEMORY: Final = ("std::bad_alloc", "OUT OF MEMORY")
-"""What the C++ runtime and ZeroMQ write before they abort a process whose bound of memory is reached."""
+_OUT_OF_MEMORY: Final = ("std::bad_alloc", "OUT OF MEMORY", "cannot allocate memory for thread-local data")
+"""What the C++ runtime, ZeroMQ, we and the C library write before they abort a process that gets no more memory."""
+_ABORTED: Final = 127
+"""The exit code by which the C library's loader ends a process."""
 
 
 _NO_THREAD: Final = ("(src/thread.cpp", "can't start new thread")
@@ -57,12 +60,14 @@ def how_it_ended(status: int | None, last_lines: Sequence[str] = ()) -> Ended:
     if status is None:
         return Ended("unknown", _DETAILS["unknown"])
     number = status & 0x7F
-    if number == _SIGABRT and any(word in line for line in last_lines for word in _OUT_OF_MEMORY):
-        return Ended("memory_limit", _DETAILS["memory_limit"], signal=number)
+    code = status >> 8 & 0xFF
+    is_aborted = number == _SIGABRT or (not number and code == _ABORTED)
+    if is_aborted and any(word in line for line in last_lines for word in _OUT_OF_MEMORY):
+        ended = Ended("memory_limit", _DETAILS["memory_limit"])
+        return replace(ended, signal=number) if number else replace(ended, exit_code=code)
     has_no_thread = any(word in line for line in last_lines for word in _NO_THREAD)
     if number:
         return Ended("signal", _NO_THREAD_DETAIL if number == _SIGABRT and has_no_thread else "", signal=number)
-    code = status >> 8 & 0xFF
     cause = _ENDINGS.get(code, "exited")
     detail = _NO_THREAD_DETAIL if code == 1 and has_no_thread else _DETAILS.get(cause, "")
     return Ended(cause, detail, exit_code=code)

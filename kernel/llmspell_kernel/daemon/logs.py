@@ -1,7 +1,7 @@
 """The log of a kernel: lines for people or JSON lines, written by a thread of its own, rotated by size.
 
-Whoever logs never waits for the disk: records go through a bounded queue, and a full queue drops them and
-says how many. Imported only by processes that log: the standard `logging` costs 20 ms of a start.
+Whoever logs never waits for the disk, unless no thread can be made: records go through a bounded queue, and a full
+queue drops them and says how many. Imported only by processes that log: the standard `logging` costs 20 ms of a start.
 """
 
 import copy
@@ -31,13 +31,19 @@ class LogSink:
         self._log_file = log_file
         waiting: queue.Queue[logging.LogRecord] = queue.Queue(_LONGEST_QUEUE)
         self._entrance = _DroppingHandler(waiting)
-        self._listener = _PatientListener(waiting, handler)
+        self._listener: _PatientListener | None = _PatientListener(waiting, handler)
         self._logger = logging.getLogger(LOGGER)
         self._logger.propagate = False
         self._logger.addHandler(self._entrance)
         self._is_closed = False
         self.set_level(level)
-        self._listener.start()
+        try:
+            self._listener.start()
+        except RuntimeError:
+            # No thread can be made any more, by a bound of processes or of memory: whoever logs writes.
+            self._logger.removeHandler(self._entrance)
+            self._logger.addHandler(handler)
+            self._listener = None
 
     def set_level(self, level: str) -> None:
         """Log `level` (debug, info, warning, error) and what is more urgent."""
@@ -58,8 +64,10 @@ class LogSink:
             return
         self._is_closed = True
         self._logger.removeHandler(self._entrance)
+        self._logger.removeHandler(self._handler)
         self._logger.propagate = True
-        self._listener.stop()
+        if self._listener is not None:
+            self._listener.stop()
         self._handler.close()
         if self._log_file is not None:
             self._log_file.close()

@@ -106,7 +106,17 @@ class ErrorContent(msgspec.Struct, gc=False):
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding a content raises that is not what its type says, not UTF-8, or nested deeper than the stack."""
 
-encode = msgspec.json.encode
+_encode_into: Final = msgspec.json.Encoder().encode_into
+
+
+def encode(content: Any) -> bytes:
+    """JSON. MemoryError: the process has no more.
+
+    `msgspec.json.encode` falls at address 0 then: it gives back a buffer that could not grow (msgspec 0.22).
+    """
+    buffer = bytearray()
+    _encode_into(content, buffer)
+    return bytes(buffer)
 
 
 def json_text(text: bytes) -> bytes:

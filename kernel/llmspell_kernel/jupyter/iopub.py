@@ -26,6 +26,7 @@ import zmq
 
 from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.jupyter.clients import Monitor
+from llmspell_kernel.jupyter.contents import encode
 from llmspell_kernel.transport import is_readable, send
 from llmspell_kernel.wire.jupyter import EMPTY_OBJECT, Encoder
 
@@ -172,7 +173,7 @@ class IOPub:
     def _state_gap(self, subscriber: Subscriber) -> None:
         lost, subscriber.lost_bytes = subscriber.lost_bytes, 0
         text = f"[llmspell: {lost} bytes of output were not delivered: this client had stopped reading]\n"
-        content = msgspec.json.encode({"name": "stderr", "text": text})
+        content = encode({"name": "stderr", "text": text})
         message = self._encode("stream", content, date=self._date(), parent=subscriber.lost_of)
         subscriber.queue.append(message)
         subscriber.queue_bytes += sum(map(len, message))
@@ -231,7 +232,7 @@ class IOPub:
             subscribe(zmq.SUBSCRIBE, topic)
         now = time.monotonic()
         subscriber = self._subscribers.setdefault(descriptor, Subscriber(descriptor, own, now))
-        content = msgspec.json.encode({"subscription": topic.decode("utf-8", "replace")})
+        content = encode({"subscription": topic.decode("utf-8", "replace")})
         self._put(subscriber, self._encode("iopub_welcome", content, date=self._date()), is_text=False)
         if subscriber.queue:
             self._lag()

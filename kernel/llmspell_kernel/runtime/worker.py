@@ -45,6 +45,10 @@ class TakeSymbols(msgspec.Struct, frozen=True, gc=False):
 
 Job = Execution | TakeSymbols
 
+_OUT_OF_MEMORY: Final = Broken("the process is out of memory", is_memory=True)
+_LAST_WORDS: Final = b"llmspell kernel: OUT OF MEMORY\n"
+"""Made before they are needed."""
+
 _LATE: Final = "not begun: its time was over before its turn came"
 _EXPIRED: Final = Outcome("timeout", None, ScriptError("ExecutionTimeout", _LATE, (f"ExecutionTimeout: {_LATE}",)))
 
@@ -116,12 +120,17 @@ class Worker:
         finally:
             self._made.set()
         try:
-            self._serve()
+            try:
+                self._serve()
+            except MemoryError:
+                # Of the process: what a script may use up is Lua's, and ends only the script. A traceback takes some.
+                self._outbox.post(_OUT_OF_MEMORY)
+            except Exception:  # noqa: BLE001 - the I/O thread logs it and replaces the process
+                self._outbox.post(Broken(traceback.format_exc()))
         except MemoryError:
-            # Of the process: what a script may use up is Lua's, and ends only the script. A traceback would take some.
-            self._outbox.post(Broken("the process is out of memory", is_memory=True))
-        except Exception:  # noqa: BLE001 - the I/O thread logs it and replaces the process
-            self._outbox.post(Broken(traceback.format_exc()))
+            # Not even that can be told, and the I/O thread would wait for ever.
+            os.write(2, _LAST_WORDS)
+            os.abort()
 
     def _serve(self) -> None:
         jobs = self._jobs

@@ -11,7 +11,7 @@ import msgspec
 
 from llmspell_kernel.app import serve
 from llmspell_kernel.connection import ConnectionInfo
-from llmspell_kernel.errors import LlmspellError, RefusedError
+from llmspell_kernel.errors import LlmspellError, RefusedError, lacks_memory
 from llmspell_kernel.options import Ending, LogOptions, ServeOptions
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.taken import take_hold
@@ -37,22 +37,29 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
             code = _serve_locked(start, report, prepared, probe)
         else:
             code = probe() if probe is not None else serve(_options(start, report), prepared=prepared)
-    except LlmspellError as fault:
-        _refuse(start, report, str(fault))
-        code = fault.exit_code
-    except OSError as fault:
-        _refuse(start, report, f"{fault.strerror}{f': {fault.filename}' if fault.filename else ''}")
-    except MemoryError:
-        os.write(2, b"llmspell kernel: the process is out of memory\n")
-        code = Ending.MEMORY
-    except BaseException:  # noqa: BLE001
-        # The process's boundary: a fault of ours is told by its traceback in the kernel's log, and by the code.
-        import traceback
-
-        traceback.print_exc()
+    except BaseException as fault:  # noqa: BLE001 - the process's boundary
+        code = _end(start, report, fault)
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end(start: StartKernel, report: socket.socket, fault: BaseException) -> int:
+    """Say what ended the process; its exit code."""
+    if lacks_memory(fault):
+        os.write(2, b"llmspell kernel: the process is out of memory\n")
+        return Ending.MEMORY
+    if isinstance(fault, LlmspellError):
+        _refuse(start, report, str(fault))
+        return fault.exit_code
+    if isinstance(fault, OSError):
+        _refuse(start, report, f"{fault.strerror}{f': {fault.filename}' if fault.filename else ''}")
+    else:
+        # A fault of ours is told by its traceback in the kernel's log, and by the code.
+        import traceback
+
+        traceback.print_exception(fault)
+    return 1
 
 
 def _serve_locked(

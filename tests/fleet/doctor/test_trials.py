@@ -8,6 +8,7 @@ import pytest
 import uvloop
 from msgspec.structs import replace
 
+from llmspell_fleet.cgroups.tree import FleetCgroups
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.limits.holding import Holder
 from llmspell_fleet.doctor import limits
@@ -61,6 +62,24 @@ async def test_storage_is_tried_as_one_file_and_as_many(
     assert (one.result, one.enforced_by, one.is_promised) == of_one, one
     assert (every.result, every.enforced_by, every.is_promised) == of_all, every
     assert bool(every.advice) == (every.result == "open")
+
+
+async def test_memory_that_an_rlimit_does_not_count_is_open_and_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FleetCgroups, "resources", frozenset())
+    async with throwaway_fleet("process") as site:
+        shown = "memory_bytes, shared or read-only"
+        finding = await try_limit(site, shown, dict(TRIALS)[shown])
+
+    assert (finding.result, finding.is_promised, finding.enforced_by) == ("open", False, "lua+rlimit"), finding
+
+
+async def test_memory_is_counted_whatever_it_is_where_cgroups_count() -> None:
+    needs_cgroups("memory")
+    async with throwaway_fleet("process") as site:
+        shown = "memory_bytes, shared or read-only"
+        finding = await try_limit(site, shown, dict(TRIALS)[shown])
+
+    assert (finding.result, finding.is_promised, finding.enforced_by) == ("held", True, "lua+cgroup"), finding
 
 
 async def test_without_memory_to_spare_nothing_is_tried_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def reason(fault: Exception) -> str:
     return f"{type(fault).__name__}: {fault}".removesuffix(": ")
 
 
-def call(name: str, *arguments: int | bytes | None) -> int:
+def call(name: str, *arguments: int | bytes | ctypes.c_void_p | None) -> int:
     """A function of the C library by its name; OSError when it fails."""
     result: int = getattr(_libc, name)(*arguments)
     if result < 0:

@@ -1,13 +1,16 @@
 """Probes of bounds: each takes more than its target says, and tells where it ended."""
 
+import ctypes
+import mmap
 import os
 import threading
 from collections.abc import Callable
 from typing import Final
 
-from llmspell_kernel.zygote.probes.outcome import StoppedError, reason
+from llmspell_kernel.zygote.probes.outcome import StoppedError, call, reason
 
 _MIB: Final = 1024 * 1024
+_READ: Final = mmap.PROT_READ
 
 
 def use_memory(most_bytes: str) -> str:
@@ -23,6 +26,30 @@ def use_memory(most_bytes: str) -> str:
         if not count:
             raise
         raise StoppedError(f"after {count * step} bytes: no more memory is given") from None
+    return f"{len(held) * step} bytes were held"
+
+
+def use_uncounted_memory(most_bytes: str) -> str:
+    """Hold more memory than so many bytes, shared or made read-only: neither is data, as RLIMIT_DATA counts it."""
+    held: list[mmap.mmap] = []
+    step, kind = 4 * _MIB, mmap.MAP_SHARED
+    try:
+        while len(held) * step <= int(most_bytes):
+            try:
+                area = mmap.mmap(-1, step, flags=kind | mmap.MAP_ANONYMOUS)
+            except PermissionError:
+                if kind == mmap.MAP_PRIVATE:
+                    raise
+                kind = mmap.MAP_PRIVATE
+                continue
+            area.write(b"\1" * step)
+            if kind == mmap.MAP_PRIVATE:
+                call("mprotect", ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(area))), step, _READ)
+            held.append(area)
+    except OSError as fault:
+        if not held:
+            raise
+        raise StoppedError(f"after {len(held) * step} bytes: {reason(fault)}") from None
     return f"{len(held) * step} bytes were held"
 
 
@@ -68,5 +95,5 @@ def make_processes(most: str) -> str:
 
 
 PROBES: Final[dict[str, Callable[[str], str]]] = {
-    probe.__name__: probe for probe in (use_memory, make_threads, make_processes)
+    probe.__name__: probe for probe in (use_memory, use_uncounted_memory, make_threads, make_processes)
 }

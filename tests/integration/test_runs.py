@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -436,3 +437,31 @@ def test_who_takes_over_is_told_what_runs_and_gets_what_was_answered_to_nobody(s
         supervised.kernel.signal(signal.SIGINT)
         assert first.reply(running)["status"] == "interrupted"
         assert second.run("return late", ticket=5)["result"] == "nil"
+
+
+# --- who is no supervisor
+
+DEMANDS: dict[str, dict[str, Any]] = {
+    "adopt_request": {"executions": ["e1"]},
+    "claim_request": {"name": "mine"},
+    "cull_request": {"in_s": 0, "is_forced": True},
+    "expire_request": {"ticket": 7},
+    "limits_request": {"limits": {}},
+}
+
+
+@pytest.mark.parametrize("proof", ["", "another", "ä"])
+def test_clients_with_the_key_are_not_the_supervisor(supervised: Supervised, proof: str) -> None:
+    with Runner(supervised.kernel.connection, proof=proof) as client:
+        for kind, content in DEMANDS.items():
+            refused = client.reply(client.ask(kind, content))
+            assert (refused["ename"], kind in refused["evalue"]) == ("Refused", True)
+        statistics = client.reply(client.ask("statistics_request", {}))
+        assert statistics["claimed"] is False
+        assert client.run("return 'here'", ticket=7)["result"] == "here"
+
+
+def test_who_gave_no_proof_is_nobodys_supervisor(home: KernelHome) -> None:
+    alone = Supervised(home, supervisor_proof="")
+    with Runner(alone.kernel.connection) as client:
+        assert client.reply(client.ask("cull_request", {"in_s": 0, "is_forced": True}))["ename"] == "Refused"

@@ -5,13 +5,11 @@ import json
 import signal
 from typing import Any
 
-import zmq
-
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death
 from llmspell_fleet.router.channel import Channel
 from support.kernels import READY_S
-from support.supervised import Supervised
+from support.supervised import PROOF, Supervised
 
 KERNEL = KernelId("00000000-0000-4000-8000-00000000abcd")
 KILLED = Death(
@@ -28,19 +26,22 @@ KILLED = Death(
 class Caller:
     """One channel, and how often it was called back."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], supervised: Supervised) -> None:
+    def __init__(self, supervised: Supervised) -> None:
         self._supervised = supervised
         self.answered = 0
         self.idle = 0
+        self.offences: list[str] = []
         self._sent: list[asyncio.Future[bytes]] = []
         self._has_ended = False
         self.channel = Channel(
             KERNEL,
-            context,
             supervised.info,
             progress_path=supervised.progress_path,
+            proof=PROOF,
+            output_bytes=0,
             on_answered=self._on_answered,
             on_idle=self._on_idle,
+            on_offence=self.offences.append,
         )
 
     def _on_answered(self) -> None:

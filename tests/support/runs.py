@@ -14,7 +14,9 @@ from support.peers import ANSWER_S, Json, endpoint
 class Runner:
     """Sends runs to one kernel and keeps what comes for each."""
 
-    def __init__(self, connection: Json) -> None:
+    def __init__(self, connection: Json, *, proof: str = "") -> None:
+        """`proof` shows it to be the kernel's supervisor."""
+        self._metadata = {"proof": proof} if proof else {}
         self.session = Session(key=connection["key"].encode(), username="runner", check_pid=False)
         self.replies: dict[str, Json] = {}
         self.outputs: dict[str, list[Json]] = {}
@@ -40,7 +42,7 @@ class Runner:
         return self.ask("run_request", {"code": code, **options})
 
     def ask(self, kind: str, content: Any) -> str:
-        message = self.session.msg(kind, content)
+        message = self.session.msg(kind, content, metadata=self._metadata)
         self.socket.send_multipart(self.session.serialize(message))
         request: str = message["header"]["msg_id"]
         self.outputs[request] = []

@@ -10,14 +10,16 @@ from support.homes import wait_until
 from support.kernels import KernelHome
 from support.runs import Runner
 
+PROOF = "what the supervisor told the kernel at its start"
+
 
 class Supervised:
     """A kernel that is served as a fleet's is, in a process of its own."""
 
     def __init__(self, home: KernelHome, **options: Any) -> None:
         self.progress_path = str(home.path / "progress")
-        given = {"transport": "ipc", "is_supervised": True, "progress_file": self.progress_path, **options}
-        self.kernel = home.start_ready(options=given)
+        given = {"transport": "ipc", "is_supervised": True, "progress_file": self.progress_path}
+        self.kernel = home.start_ready(options={**given, "supervisor_proof": PROOF, **options})
         self.info = msgspec.convert(self.kernel.connection, ConnectionInfo)
         self._progress = ProgressReader(self.progress_path)
 
@@ -32,5 +34,5 @@ class Supervised:
         assert self.begun == ticket
 
     def connect(self) -> Runner:
-        """A caller of its own."""
-        return Runner(self.kernel.connection)
+        """Another supervisor."""
+        return Runner(self.kernel.connection, proof=PROOF)

@@ -40,7 +40,8 @@ from llmspell_fleet.model.ids import WARM, KernelId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_fleet.paths import FleetPaths
-from llmspell_fleet.router.link import DESCRIPTORS_PER_LINK, raise_descriptor_limit
+from llmspell_fleet.router.connection import DESCRIPTORS
+from llmspell_fleet.router.link import raise_descriptor_limit
 from llmspell_fleet.spawner.processes import reap
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.spawner.surveying import survey
@@ -54,7 +55,7 @@ _LOG: Final = logging.getLogger("llmspell.fleet")
 OWN_DESCRIPTORS: Final = 512
 """What the controller needs besides its kernels: HTTP connections, logs, the store."""
 
-DESCRIPTORS_PER_KERNEL: Final = DESCRIPTORS_PER_LINK + 3
+DESCRIPTORS_PER_KERNEL: Final = DESCRIPTORS + 3
 """Its connection, its pidfd, its output, its progress (a mapping of Python's keeps the descriptor)."""
 
 

@@ -49,7 +49,7 @@ Cause = Literal[
     "out_of_memory",  # the system killed it for want of memory: its cgroup saw that
     "fault",  # a fault of the kernel's own
     "not_ready",  # it did not answer before its start deadline
-    "unresponsive",  # it stopped answering
+    "unresponsive",  # it stopped answering, or said what no kernel says
     "spawn_failed",  # there never was a process
     "unknown",  # nobody saw the exit status
 ]

@@ -84,7 +84,7 @@ class Drained(msgspec.Struct, frozen=True):
 
 
 class Unresponsive(msgspec.Struct, frozen=True):
-    """It stopped answering."""
+    """It stopped answering, or said what no kernel says."""
 
     incarnation: int
     reason: str

@@ -47,14 +47,14 @@ RestartAsked          STARTING, READY, DRAINING         STOPPING: the first rung
 ..                    STOPPING                          as it was, and starts again once its process is gone
 ..                    no process                        STARTING; earlier crashes are forgotten
 Silent                READY, DRAINING                   takes no new work
-Unresponsive          READY, DRAINING                   STOPPING: kill
+Unresponsive          STARTING, READY, DRAINING         STOPPING: kill
 Changed               READY                             the timer of its age anew
 Adopted               no process                        STARTING with that process; DRAINING if it was; if it was
 ..                    ..                                STOPPING, or is not wanted, STOPPING: terminate, or kill
 ====================  ================================  ==========================================================
 
 Whatever is not in the table changes nothing. Readiness (`Silent`) takes work away and kills nothing; what kills is the
-start deadline, which is ours, and a kernel that answers on no channel (`Unresponsive`).
+start deadline, which is ours, and a kernel that answers on no channel, or what no kernel answers (`Unresponsive`).
 
 Three things make late and doubled messages harmless. Every `Spawn` is answered by one `Spawned` or `SpawnFailed`, and
 until then the kernel counts as having a process: it spawns only when it has none, so it never has two. What concerns
@@ -340,7 +340,7 @@ def _silent(kernel: Kernel, incarnation: int) -> Outcome:
 
 
 def _unresponsive(kernel: Kernel, incarnation: int, reason: str, at: Circumstances) -> Outcome:
-    if kernel.phase not in IS_LIVE or incarnation != kernel.incarnation:
+    if kernel.phase not in {*IS_LIVE, Phase.STARTING} or incarnation != kernel.incarnation:
         return kernel, ()
     restarts = kernel.ending is None or kernel.ending.restarts
     return ladder.end(kernel, Ending("unresponsive", restarts=restarts, detail=reason), at, first="kill")

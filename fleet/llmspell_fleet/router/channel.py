@@ -3,23 +3,26 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, RunningExecution
-from llmspell_fleet.router.link import AdoptContent, ClaimContent, CullContent, LimitsContent, Link, RunContent
+from llmspell_fleet.router import said
+from llmspell_fleet.router.link import (
+    AdoptContent,
+    ClaimContent,
+    CullContent,
+    LimitsContent,
+    Link,
+    RunContent,
+    largest_message,
+)
 from llmspell_fleet.router.progress import ProgressReader
+from llmspell_fleet.router.said import AdoptReply, Nonsense, Statistics
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.limits import KernelLimits
-
-if TYPE_CHECKING:
-    import zmq
-
-LAST_WORDS_S = 0.005
-"""How long after a kernel's end an answer may still be on its way: it left before the end."""
-
 
 LEFT_IN_LINE = 1 << 20
 """More executions than an earlier controller can have left waiting: their tickets come after the one begun last."""
@@ -43,32 +46,23 @@ class Sent(msgspec.Struct):
     ticket: int
     sent_at: float
     answer: "asyncio.Future[bytes]"
-    on_output: Callable[[bytes], None] | None
+    on_output: Callable[[str, bytes], None] | None
+    output_bytes: int = 0
+    """Output that was heard."""
     is_past: bool = False
     """Sent by an earlier controller."""
+
+    def put_out(self, content: bytes, on_output: Callable[[str, bytes], None], most_bytes: int) -> None:
+        """Hand its output on; Nonsense: it is none, or too much."""
+        self.output_bytes += len(content)
+        if self.output_bytes > most_bytes:
+            raise Nonsense(f"one execution wrote more than {most_bytes} bytes")
+        on_output(*said.run_output(content))
 
     def as_running(self, now: float) -> RunningExecution:
         """For a death certificate."""
         digest = self.code if self.is_past else sha256(self.code.encode("utf-8", "surrogatepass")).hexdigest()
         return RunningExecution(id=self.id, sha256=digest, running_s=round(now - self.sent_at, 6))
-
-
-class _Past(msgspec.Struct):
-    """A run in line (`llmspell_kernel.jupyter.succession`)."""
-
-    execution: str
-    msg_id: str
-    ticket: int
-    sha256: str
-    running_s: float
-
-
-class AdoptReply(msgspec.Struct):
-    """What a kernel says to an adopt_request."""
-
-    line: list[_Past]
-    replies: dict[str, msgspec.Raw]
-    forgotten: int
 
 
 _NOT_BEGUN: Final = b'{"begun":false}'
@@ -78,8 +72,6 @@ _CUT_OFF: Final = (b'{"status":"interrupted"', b'{"status":"timeout"')
 
 CUT_OFF_S: Final = 1.0
 """How long before its process's end a run was cut off that the end has to do with: it is answered, and ends."""
-
-_decode_adopted = msgspec.json.Decoder(AdoptReply).decode
 
 
 class Inherited(msgspec.Struct):
@@ -101,13 +93,16 @@ class Channel:
     def __init__(
         self,
         kernel: KernelId,
-        context: "zmq.Context[zmq.Socket[bytes]]",
         connection: ConnectionInfo,
         *,
         progress_path: str,
+        proof: str,
+        output_bytes: int,
         on_answered: Callable[[], None],
         on_idle: Callable[[], None],
+        on_offence: Callable[[str], None],
     ) -> None:
+        """`output_bytes` is what its executions may write; `on_offence` hears why it is to be replaced."""
         self.kernel = kernel
         self.connection = connection
         self.load = 0
@@ -124,16 +119,26 @@ class Channel:
         self._sent: dict[int, Sent] = {}
         self._cut_off: tuple[Sent, float] | None = None
         """The run that was answered last without its script's end, and when (loop time)."""
-        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._greetings: set[int] = set()
         self._past: dict[str, Sent] = {}
         """What earlier controllers had sent, by msg_id."""
         self._inherited: asyncio.Future[Inherited] | None = None
         self._adopting = 0
-        self._link = Link(context, connection, self._loop, self._hear, self._hear_past)
+        self._most_bytes = largest_message(output_bytes)
+        self._link = Link(
+            connection,
+            self._loop,
+            proof=proof,
+            most_bytes=self._most_bytes,
+            on_message=self._hear,
+            on_past=self._hear_past,
+            on_offence=on_offence,
+        )
 
     def greet(self) -> None:
         """Ask it who it is; `on_answered` is called each time it says so."""
-        self._link.hello()
+        self._greetings.add(self._link.hello())
 
     def send(
         self,
@@ -141,11 +146,12 @@ class Channel:
         code: str,
         *,
         timeout_s: float,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[str, bytes], None] | None = None,
         is_recorded: bool = False,
     ) -> "asyncio.Future[bytes]":
         """Have it run `code`; the future holds the content of its run_reply, or raises `Lost`.
 
+        `on_output` hears "output" or "display", and its JSON (`router.said`).
         With `is_recorded` a later controller may ask for it by its id.
         """
         self._tickets += 1
@@ -198,7 +204,7 @@ class Channel:
         return await asyncio.shield(self._inherited)
 
     def _take_over(self, reply: AdoptReply) -> None:
-        inherited = Inherited([], {}, {name: bytes(raw) for name, raw in reply.replies.items()}, reply.forgotten)
+        inherited = Inherited([], {}, {name: said.written(one) for name, one in reply.replies.items()}, reply.forgotten)
         now = self._loop.time()
         for one in reply.line:
             answer = self._loop.create_future()
@@ -216,42 +222,60 @@ class Channel:
         if not self.load:
             self._on_idle()
 
-    def _hear_past(self, kind: str, asked: str, content: bytes) -> None:
+    def _hear_past(self, kind: str, asked: str, content: bytes) -> bool:
         self.heard_at = self._loop.time()
-        sent = self._past.pop(asked, None) if kind == "run_reply" else None
-        if sent is not None:
-            self._answered(sent, content)
+        sent = self._past.get(asked) if kind == "run_reply" else None
+        if sent is None:
+            return False
+        reply = said.run_reply(content)
+        del self._past[asked]
+        self._answered(sent, reply)
+        return True
 
-    def _answered(self, sent: Sent, content: bytes) -> None:
+    def _answered(self, sent: Sent, reply: bytes) -> None:
         self.load -= 1
         self.executions += 1
-        self._cut_off = (sent, self._loop.time()) if content.startswith(_CUT_OFF) else None
+        self._cut_off = (sent, self._loop.time()) if reply.startswith(_CUT_OFF) else None
         if not sent.answer.done():
-            sent.answer.set_result(content)
+            sent.answer.set_result(reply)
         if not self.load:
             self._on_idle()
 
-    def _hear(self, kind: str, number: int, content: bytes) -> None:
+    def _hear(self, kind: str, number: int, content: bytes) -> bool:
         self.heard_at = self._loop.time()
         if kind == "run_reply":
-            sent = self._sent.pop(number, None)
-            if sent is not None:
-                self._answered(sent, content)
+            sent = self._sent.get(number)
+            if sent is None:
+                return False
+            reply = said.run_reply(content)
+            del self._sent[number]
+            self._answered(sent, reply)
         elif kind == "run_output":
             sent = self._sent.get(number)
-            if sent is not None and sent.on_output is not None:
-                sent.on_output(content)
+            if sent is None or sent.on_output is None:
+                return False
+            sent.put_out(content, sent.on_output, self._most_bytes)
         elif kind in {"statistics_reply", "limits_reply", "expire_reply"}:
-            asked = self._asked.pop(number, None)
-            if asked is not None and not asked.done():
-                asked.set_result(content)
+            asked = self._asked.get(number)
+            if asked is None:
+                return False
+            told = said.statistics(content) if kind == "statistics_reply" else content
+            del self._asked[number]
+            if not asked.done():
+                asked.set_result(told)
         elif kind == "adopt_reply" and number == self._adopting:
-            self._take_over(_decode_adopted(content))
-        elif kind == "kernel_info_reply":
-            if self._inherited is not None and not self._inherited.done():
+            self._adopting = 0
+            self._take_over(said.adopt_reply(content))
+        elif kind == "kernel_info_reply" and number in self._greetings:
+            self._greetings.remove(number)
+            if self._adopting:
                 # It answers in order: it is of a version that knows no adopt_request.
-                self._take_over(AdoptReply([], {}, 2**62))
+                self._adopting = 0
+                self._take_over(AdoptReply())
             self._on_answered()
+        else:
+            return False
+        return True
 
     def running(self) -> tuple[RunningExecution, ...]:
         """What was begun and is not answered."""
@@ -278,31 +302,26 @@ class Channel:
         """Ask it to end: what runs is interrupted and answered."""
         self._link.shut_down()
 
-    def limit(self, limits: KernelLimits, proof: str) -> "asyncio.Future[bytes]":
+    def limit(self, limits: KernelLimits) -> "asyncio.Future[bytes]":
         """Have it hold its scripts and clients to other limits; the future is done when it does."""
+        self._most_bytes = largest_message(limits.output_bytes)
+        self._link.hear_up_to(self._most_bytes)
         answer = self._loop.create_future()
-        self._asked[self._link.limit(LimitsContent(limits, proof))] = answer
+        self._asked[self._link.limit(LimitsContent(limits))] = answer
         return answer
 
-    async def statistics(self) -> bytes:
-        """What it has done and holds, as JSON; asked of the kernel itself. ConnectionError: it ended meanwhile."""
-        answer = self._loop.create_future()
+    async def statistics(self) -> Statistics:
+        """What it has done and holds, asked of the kernel itself. ConnectionError: it ended meanwhile."""
+        answer: asyncio.Future[Statistics] = self._loop.create_future()
         self._asked[self._link.statistics()] = answer
-        return bytes(await answer)
+        return await answer
 
     def end(self, death: Death) -> None:
-        """The incarnation is over: whatever it has not answered in a moment is lost."""
-        # Read now: in a moment the next incarnation counts from the beginning, on the same page.
+        """The incarnation is over: what it has not answered by now is lost."""
+        # Read now: soon the next incarnation counts from the beginning, on the same page.
         begun = self._progress.begun
         self._on_idle = lambda: None  # whoever listens asks the next incarnation by now
-        if self._sent or self._past or self._inherited is not None:
-            self._loop.call_later(LAST_WORDS_S, self._close, death, begun)
-        else:
-            self._close(death, begun)
-
-    def _close(self, death: Death, begun: int) -> None:
-        # A busy loop comes here before it has read what arrived in time.
-        self._link.read_all()
+        self._link.read_all()  # what it said before its end is here
         self._link.close()
         self._progress.close()
         lost = [*self._past.values(), *self._sent.values()]

@@ -1,11 +1,6 @@
-"""The controller's one connection to a kernel: a DEALER on its shell channel.
-
-ZeroMQ's descriptor is edge-triggered: after every send, what may have arrived meanwhile has to be asked for, or the
-next edge never comes.
-"""
+"""The controller's one connection to a kernel, as a DEALER on its shell channel."""
 
 import asyncio
-import contextlib
 import resource
 from collections.abc import Callable
 from hashlib import sha256
@@ -14,30 +9,36 @@ from secrets import token_hex
 from typing import Final
 
 import msgspec
-import zmq
 
+from llmspell_fleet.router.connection import Connection
+from llmspell_fleet.router.said import OWN_NAME, Nonsense
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.limits import KernelLimits
-from llmspell_kernel.transport import is_readable, receive, send
-from llmspell_kernel.wire.jupyter import DELIMITER, Encoder, Header, Signer
+from llmspell_kernel.wire.jupyter import DELIMITER, EMPTY_OBJECT, Encoder, Header, Signer
 
-MAX_SOCKETS: Final = 100_000
-"""ZeroMQ's own default ends at 341 kernels."""
+LEFT_S: Final = 5.0
+"""How long a kernel that has closed its connection may take to end: it does so at its end."""
 
-AT_ONCE: Final = 64
-"""Messages read from one kernel before the others get their turn."""
+MOST_UNASKED: Final = 10_000
+"""Messages that answer nothing: more are no late answers to an earlier controller."""
 
-RECONNECT_MS: Final = 5_000
-"""How long after a break a link connects again: far longer than it outlives its kernel, since what still waits to be
-sent must not reach the next incarnation at the same address. Not never (-1): ZeroMQ then drops, at the break, what has
-arrived and was not read yet: a kernel's last answers."""
+MOST_DIGITS: Final = 18
+"""Of a request's number."""
 
-DESCRIPTORS_PER_LINK: Final = 2
-"""What one connection takes of RLIMIT_NOFILE."""
+ESCAPED: Final = 6
+"""Bytes that JSON makes of one, at most."""
 
-_decode_header = msgspec.json.Decoder(Header).decode
-_DATE: Final = b"1970-01-01T00:00:00.000000Z"
-"""Kernels do not read the dates of requests, and nobody else sees these."""
+BESIDES_OUTPUT_BYTES: Final = 48 * 1024 * 1024
+"""What a reply holds besides what was written: results and errors, which a kernel shortens, and an adopt_reply's line.
+"""
+
+WITHOUT_END_BYTES: Final = 1024 * 1024 * 1024
+"""A kernel's largest message where its tenant's `output_bytes` is 0."""
+
+
+def largest_message(output_bytes: int) -> int:
+    """Bytes of the largest message of a kernel whose executions may write so much."""
+    return output_bytes * ESCAPED + BESIDES_OUTPUT_BYTES if output_bytes else WITHOUT_END_BYTES
 
 
 class RunContent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -76,18 +77,12 @@ class LimitsContent(msgspec.Struct, frozen=True, gc=False):
     """What a limits_request asks (see `llmspell_kernel.jupyter.contents`)."""
 
     limits: KernelLimits
-    proof: str
 
 
+_decode_header = msgspec.json.Decoder(Header).decode
 _encode = msgspec.json.Encoder().encode
-
-
-def make_context() -> "zmq.Context[zmq.Socket[bytes]]":
-    """The context of all links; to be made before the first of them."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-    context.linger = 0
-    return context
+_DATE: Final = b"1970-01-01T00:00:00.000000Z"
+"""Kernels do not read the dates of requests, and nobody else sees these."""
 
 
 def raise_descriptor_limit() -> int:
@@ -98,42 +93,112 @@ def raise_descriptor_limit() -> int:
 
 
 class Link:
-    """One connection. `on_message` hears (kind, number of the request that it belongs to, content).
+    """One connection, to its end: what its incarnation says, and whether that is to be borne.
 
-    `on_past` hears the same of what earlier controllers had asked, by the request's msg_id.
+    `on_message` hears (kind, number of the request that it belongs to, content); `on_past` the same of what earlier
+    controllers had asked, by the request's msg_id. Both say whether that was asked for. `on_offence` hears, once, why
+    a kernel that lives is heard no more.
     """
-
-    __slots__ = ("_encoder", "_loop", "_on_message", "_on_past", "_scheduled", "_session", "_sign", "_socket", "count")
 
     def __init__(
         self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
         connection: ConnectionInfo,
         loop: asyncio.AbstractEventLoop,
-        on_message: Callable[[str, int, bytes], None],
-        on_past: Callable[[str, str, bytes], None],
+        *,
+        proof: str,
+        most_bytes: int,
+        on_message: Callable[[str, int, bytes], bool],
+        on_past: Callable[[str, str, bytes], bool],
+        on_offence: Callable[[str], None],
     ) -> None:
+        """`proof` is what the kernel knows its supervisor by."""
         signer = Signer(connection.key.encode())
         self._sign = signer.sign
+        self._proof = _encode({"proof": proof})
         # The same after a restart of the controller, so that answers on their way arrive (ROUTER_HANDOVER).
         self._session = "fleet-" + sha256(f"llmspell fleet {connection.key}".encode()).hexdigest()[:16]
         routing_id = self._session.encode()
         # Not the same: answers to an earlier controller must not be taken for ours.
         self._session += f"-{token_hex(4)}"
-        self._encoder = Encoder(signer, session=self._session, username="llmspell-fleet")
+        self._encoder = Encoder(signer, session=self._session, username=OWN_NAME)
         self._loop = loop
         self._on_message = on_message
         self._on_past = on_past
-        self._scheduled = False
+        self._on_offence = on_offence
+        self._leaving: asyncio.TimerHandle | None = None
+        self._unasked = 0
         self.count = 0
         """How many requests were sent; the last one's number."""
-        socket = self._socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.ROUTING_ID, routing_id)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        socket.connect(connection.endpoint("shell"))
-        loop.add_reader(socket.FD, self._readable)
+        self._connection = Connection(
+            connection.endpoint("shell"),
+            routing_id,
+            loop,
+            most_bytes=most_bytes,
+            on_message=self._hear,
+            on_end=self._ended,
+        )
+
+    # --- in
+
+    def _hear(self, frames: list[bytes]) -> None:
+        try:
+            is_asked = self._is_asked(frames)
+        except Nonsense as fault:
+            self.offend(str(fault))
+            return
+        if not is_asked:
+            self._unasked += 1
+            if self._unasked > MOST_UNASKED:
+                self.offend(f"it said more than {MOST_UNASKED} things that answer nothing")
+
+    def _is_asked(self, frames: list[bytes]) -> bool:
+        if len(frames) < 6 or frames[0] != DELIMITER:
+            return False
+        _, signature, header, parent, metadata, content = frames[:6]
+        if not compare_digest(signature, self._sign(header, parent, metadata, content)):
+            return False
+        try:
+            kind = _decode_header(header).msg_type
+            asked = _decode_header(parent).msg_id
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return False
+        session, _, number = asked.rpartition("_")
+        if session == self._session and number.isdecimal() and len(number) < MOST_DIGITS:
+            return self._on_message(kind, int(number), content)
+        return self._on_past(kind, asked, content)
+
+    def offend(self, reason: str) -> None:
+        """It said what no kernel of ours says: it is heard no more."""
+        self.close()
+        self._on_offence(reason)
+
+    def _ended(self, reason: str, is_fault: bool) -> None:
+        if is_fault:
+            self.offend(reason)
+        else:
+            # As a rule it has ended, or is about to.
+            self._leaving = self._loop.call_later(LEFT_S, self._on_offence, reason)
+
+    def read_all(self) -> None:
+        """Hear everything that has arrived by now."""
+        self._connection.read_all()
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._connection.close()
+
+    # --- out
+
+    def _send(self, kind: str, content: bytes, metadata: bytes = EMPTY_OBJECT) -> int:
+        self._connection.send(self._encoder.encode(kind, content, date=_DATE, metadata=metadata))
+        self.count += 1
+        return self.count
+
+    def _demand(self, kind: str, content: object) -> int:
+        """Ask what only a supervisor may."""
+        return self._send(kind, _encode(content), self._proof)
 
     def hello(self) -> int:
         """Ask for kernel_info; returns the request's number."""
@@ -145,69 +210,27 @@ class Link:
 
     def adopt(self, content: AdoptContent) -> int:
         """Take over from an earlier controller; returns the request's number."""
-        return self._send("adopt_request", _encode(content))
-
-    def _send(self, kind: str, content: bytes) -> int:
-        frames = self._encoder.encode(kind, content, date=_DATE)
-        send(self._socket, frames)
-        self.count += 1
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._readable)
-        return self.count
-
-    def _readable(self) -> None:
-        self._scheduled = False
-        for _ in range(AT_ONCE):
-            if not self._read():
-                return
-        self._scheduled = True
-        self._loop.call_soon(self._readable)
-
-    def _read(self) -> bool:
-        # Asked each time: what was heard may have closed it.
-        if self._socket.closed or not is_readable(self._socket):
-            return False
-        frames, _descriptor = receive(self._socket)
-        # A kernel whose script broke out of Lua says what it likes: it is heard no worse, and nobody else either.
-        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
-            self._hear(frames)
-        return True
-
-    def read_all(self) -> None:
-        """Hear everything that has arrived by now."""
-        while self._read():
-            pass
-
-    def _hear(self, frames: list[bytes]) -> None:
-        if len(frames) < 6 or frames[0] != DELIMITER:
-            return
-        _, signature, header, parent, metadata, content = frames[:6]
-        if not compare_digest(signature, self._sign(header, parent, metadata, content)):
-            return
-        kind = _decode_header(header).msg_type
-        asked = _decode_header(parent).msg_id
-        session, _, number = asked.rpartition("_")
-        if session == self._session and number.isdecimal():
-            self._on_message(kind, int(number), content)
-        else:
-            self._on_past(kind, asked, content)
+        return self._demand("adopt_request", content)
 
     def claim(self, content: ClaimContent) -> None:
         """Say that it is somebody's now; there is no answer."""
-        self._send("claim_request", _encode(content))
+        self._demand("claim_request", content)
 
     def cull(self, content: CullContent) -> None:
         """Have it end when it is not used until then; there is no answer."""
-        self._send("cull_request", _encode(content))
+        self._demand("cull_request", content)
 
     def limit(self, content: LimitsContent) -> int:
         """Ask for other limits; returns the request's number."""
-        return self._send("limits_request", _encode(content))
+        return self._demand("limits_request", content)
+
+    def hear_up_to(self, most_bytes: int) -> None:
+        """Its largest message may have become larger."""
+        self._connection.most_bytes = max(self._connection.most_bytes, most_bytes)
 
     def expire(self, ticket: int) -> int:
         """Ask that a run does not begin any more; returns the request's number."""
-        return self._send("expire_request", b'{"ticket":%d}' % ticket)
+        return self._demand("expire_request", {"ticket": ticket})
 
     def interrupt(self) -> None:
         """Have what runs interrupted, and nothing that is sent later; there is no answer."""
@@ -220,9 +243,3 @@ class Link:
     def shut_down(self) -> None:
         """Ask the kernel to end; its answer is its end."""
         self._send("shutdown_request", b'{"restart":false}')
-
-    def close(self) -> None:
-        """Hear no more."""
-        if not self._socket.closed:
-            self._loop.remove_reader(self._socket.FD)
-            self._socket.close(0)

@@ -1,6 +1,8 @@
 """The reading side of `llmspell_kernel.runtime.progress`: which execution a kernel began last."""
 
+import errno
 import os
+import stat
 
 PROGRESS_BYTES = 8
 
@@ -15,7 +17,12 @@ class ProgressReader:
     __slots__ = ("_descriptor",)
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        """OSError: there is none."""
+        # Of what else there may be instead, no FIFO is waited for.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, "expected a file", path)
 
     @property
     def begun(self) -> int:

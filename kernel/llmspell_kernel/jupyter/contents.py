@@ -81,10 +81,9 @@ class ShutdownRequest(msgspec.Struct, gc=False):
 
 
 class LimitsRequest(msgspec.Struct, gc=False):
-    """`limits_request`, llmspell's own: other limits from now on; `proof` is known to the supervisor alone."""
+    """`limits_request`, llmspell's own: other limits from now on."""
 
     limits: KernelLimits
-    proof: str
 
 
 class InputReply(msgspec.Struct, gc=False):

@@ -1,11 +1,15 @@
 """What only a supervisor asks, on the shell channel: to be claimed, culled, adopted, held to other limits.
 
+It proves itself by what it told the kernel at its start: `{"proof": …}` in the metadata. Clients hold the key too, and
+must not lift what holds their scripts, take a kernel away from its supervisor, or have it say whose it is.
+
 `expire_request` (`{"ticket": n}`): that run's time is over at its supervisor's, and it is not to begin any more.
 `expire_reply` says in `begun` whether it has: then its own reply comes. `interrupt_request` is as on control, but in
 line with the runs, so that it hits none which was sent later.
 """
 
 from collections.abc import Callable
+from functools import partial
 from hmac import compare_digest
 from time import monotonic
 from typing import Annotated, Final
@@ -31,11 +35,18 @@ class ExpireRequest(msgspec.Struct, gc=False):
     ticket: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 
 
+class Proof(msgspec.Struct, gc=False):
+    """The metadata of what only a supervisor asks."""
+
+    proof: str = ""
+
+
 _decode_adopt: Final = msgspec.json.Decoder(AdoptRequest).decode
 _decode_claim: Final = msgspec.json.Decoder(ClaimRequest).decode
 _decode_cull: Final = msgspec.json.Decoder(CullRequest).decode
 _decode_expire: Final = msgspec.json.Decoder(ExpireRequest).decode
 _decode_limits: Final = msgspec.json.Decoder(LimitsRequest).decode
+_decode_proof: Final = msgspec.json.Decoder(Proof).decode
 
 
 class Supervision:
@@ -62,16 +73,32 @@ class Supervision:
         self.on_limits = on_limits
         """Called with other limits, which the supervisor asks for."""
         self.proof = ""
-        """What a supervisor proves itself by where a client's key is not enough; "" = there is none."""
+        """What a supervisor proves itself by, since clients have the key too; "" = there is none."""
         self.claim = Claim(None, "", LogOptions(), diagnostics)
-        self.handlers: dict[str, Callable[[Message], object]] = {
+        demands: dict[str, Callable[[Message], object]] = {
             "adopt_request": self._adopt,
             "claim_request": self._claim,
             "cull_request": lambda message: self._lifetime.cull(_decode_cull(message.content_bytes)),
             "expire_request": self._expire,
-            "interrupt_request": lambda _message: on_interrupt(),
             "limits_request": self._limit,
         }
+        self.handlers: dict[str, Callable[[Message], object]] = {
+            **{kind: partial(self._demanded, handle) for kind, handle in demands.items()},
+            # Clients may have that done on control.
+            "interrupt_request": lambda _message: on_interrupt(),
+        }
+
+    def _demanded(self, handle: Callable[[Message], object], message: Message) -> None:
+        """Clients hold the key that signs messages, and are not the supervisor."""
+        ours = self.proof.encode()
+        if ours and compare_digest(_decode_proof(message.metadata_bytes).proof.encode("utf-8", "replace"), ours):
+            handle(message)
+            return
+        kind = message.header.msg_type
+        text = f"only this kernel's supervisor may send a {kind}"
+        self._diagnostics.warn("demand_refused", text)
+        error = {"status": "error", "ename": "Refused", "evalue": text, "traceback": []}
+        self._reply(message, kind.removesuffix("_request") + "_reply", encode(error))
 
     def _adopt(self, message: Message) -> None:
         asked = _decode_adopt(message.content_bytes)
@@ -86,14 +113,5 @@ class Supervision:
         self._reply(message, "expire_reply", b'{"begun":false}' if is_in_time else b'{"begun":true}')
 
     def _limit(self, message: Message) -> None:
-        """Clients hold the key that signs messages, and must not lift what holds their scripts."""
-        request = _decode_limits(message.content_bytes)
-        ours = self.proof.encode()
-        if ours and compare_digest(request.proof.encode("utf-8", "replace"), ours):
-            self.on_limits(request.limits)
-            self._reply(message, "limits_reply", b'{"status":"ok"}')
-            return
-        text = "only this kernel's supervisor may change its limits"
-        self._diagnostics.warn("limits_refused", text)
-        error = {"status": "error", "ename": "Refused", "evalue": text, "traceback": []}
-        self._reply(message, "limits_reply", encode(error))
+        self.on_limits(_decode_limits(message.content_bytes).limits)
+        self._reply(message, "limits_reply", b'{"status":"ok"}')

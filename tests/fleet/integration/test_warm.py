@@ -1,5 +1,6 @@
 """Warm kernels of a real fleet: listed, claimed, and found again after its controller was killed."""
 
+import hmac
 import os
 import signal
 from collections.abc import Iterator
@@ -74,7 +75,8 @@ def test_one_that_was_given_away_and_not_recorded_is_not_given_away_again(fleet:
     claimed = next(iter(before))
     connection = read_connection_file(str(fleet.home.runtime / f"kernel-{claimed}.json"))
     given = {name: getattr(connection, name) for name in connection.__struct_fields__}
-    with Runner(given) as runner:
+    secret = (fleet.home.state / "fleet.key").read_bytes()
+    with Runner(given, proof=hmac.digest(secret, claimed.encode(), "sha256").hex()) as runner:
         runner.ask("claim_request", {"name": "somebody-s"})
         wait_until(
             lambda: read_connection_file(str(fleet.home.runtime / f"kernel-{claimed}.json")).name == "somebody-s",

@@ -170,6 +170,7 @@ TABLE: list[tuple[str, Kernel, LifecycleEvent, Phase, list[Action]]] = [
     ("restart what is stopped", kernel_in(P.STOPPED), RestartAsked(), P.STARTING, START),
     ("restart what sleeps", kernel_in(P.HIBERNATED), RestartAsked(), P.STARTING, START),
     ("silent", kernel_in(P.READY), Unresponsive(3, "…"), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
+    ("nonsense at its start", kernel_in(P.STARTING), Unresponsive(3, "…"), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
     ("silent while it drains", kernel_in(P.DRAINING), Unresponsive(3, "…"), P.STOPPING, [Kill(), SetTimer(NEXT, 5)]),
     ("drain by hand what is idle", kernel_in(P.READY), DrainAsked("drained"), P.STOPPING, [ShutDown(), SetTimer(NEXT, 4)]),
     ("drain by hand what starts", kernel_in(P.STARTING), DrainAsked("drained"), P.STOPPING, [Terminate(), SetTimer(NEXT, 5)]),

@@ -1,14 +1,11 @@
 """The router's tests talk to real kernels, on the event loop that the controller runs on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-import pytest_asyncio
 import uvloop
-import zmq
 
-from llmspell_fleet.router.link import make_context
 from support.kernels import KernelHome, kernel_home
 from support.supervised import Supervised
 
@@ -26,10 +23,3 @@ def home() -> Iterator[KernelHome]:
 @pytest.fixture
 def supervised(home: KernelHome) -> Supervised:
     return Supervised(home)
-
-
-@pytest_asyncio.fixture
-async def context() -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
-    made = make_context()
-    yield made
-    made.destroy(linger=0)

@@ -44,6 +44,9 @@ _LOG: Final = logging.getLogger("llmspell.fleet")
 
 SECRET_BYTES: Final = 32
 
+HOLDS: Final = b'{"status":"ok"}'
+"""A kernel's answer to other limits, unless it was started by a fleet with another secret."""
+
 SAME_BYTES: Final = 1024 * 1024
 """Needs of two incarnations that differ by less are the same."""
 
@@ -227,8 +230,8 @@ class Holder:
         channel = entry.channel
         if channel is not None:
             incarnation = entry.kernel.incarnation
-            answer = channel.limit(rules.kernel_limits(spec), self.proof(spec.id))
-            answer.add_done_callback(partial(self._holds, entry, incarnation, spec.limits))
+            answer = channel.limit(rules.kernel_limits(spec))
+            answer.add_done_callback(partial(_holds, entry, incarnation, spec.limits))
 
     def _bring_home(self, entry: Entry) -> None:
         """A warm kernel was claimed by a tenant that is bounded as a whole: it goes into that one's directory."""
@@ -247,14 +250,6 @@ class Holder:
             return
         grip.cgroups, grip.tenant = made, spec.tenant
         was.remove()
-
-    def _holds(self, entry: Entry, incarnation: int, limits: Limits, answer: "asyncio.Future[bytes]") -> None:
-        """The kernel said that it holds its scripts and clients to `limits`."""
-        if answer.cancelled() or answer.exception() is not None or entry.kernel.incarnation != incarnation:
-            return
-        hold = entry.grip.hold
-        inside = {name: getattr(limits, name) for name in rules.INSIDE if name not in hold.late}
-        entry.grip.hold = replace(hold, limits=replace(hold.limits, **inside))
 
     def catch_up(self) -> None:
         """Try again what could not be at once: to be called now and then."""
@@ -315,3 +310,13 @@ class Holder:
 def _is_astray(grip: Grip, spec: KernelSpec) -> bool:
     has_total = spec.limits.total_memory_bytes or spec.limits.total_cpu_percent
     return bool(has_total) and grip.cgroups is not None and grip.tenant != spec.tenant
+
+
+def _holds(entry: Entry, incarnation: int, limits: Limits, answer: "asyncio.Future[bytes]") -> None:
+    """The kernel said that it holds its scripts and clients to `limits`."""
+    is_there = not answer.cancelled() and answer.exception() is None and entry.kernel.incarnation == incarnation
+    if not is_there or answer.result() != HOLDS:
+        return
+    hold = entry.grip.hold
+    inside = {name: getattr(limits, name) for name in rules.INSIDE if name not in hold.late}
+    entry.grip.hold = replace(hold, limits=replace(hold.limits, **inside))

@@ -12,7 +12,6 @@ from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.pools.ended import Ended
 from llmspell_fleet.controller.pools.tenant import Tenant
 from llmspell_fleet.controller.pools.tenants import Tenants
-from llmspell_fleet.controller.supervision.culling import Told
 from llmspell_fleet.errors import NotFoundError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.kernel import Kernel, Phase
@@ -169,7 +168,7 @@ async def _is_used(entry: Entry, within_s: float) -> bool:
         return False
     try:
         async with asyncio.timeout(1.0):
-            told = msgspec.json.decode(await entry.channel.statistics(), type=Told)
-    except (TimeoutError, ConnectionError, msgspec.DecodeError):
+            told = await entry.channel.statistics()
+    except (TimeoutError, ConnectionError):
         return False
     return any(client.idle_s < within_s for client in told.others())

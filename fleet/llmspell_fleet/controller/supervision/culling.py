@@ -28,26 +28,6 @@ PATIENCE_S: Final = 1.0
 """How long a kernel may take to say who uses it; one that does not is not culled: whether it hangs is another's to see.
 """
 
-OWN_NAME: Final = "llmspell-fleet"
-
-
-class Told(msgspec.Struct):
-    """What of a kernel's statistics tells of its use."""
-
-    class Client(msgspec.Struct):
-        """One of those connected."""
-
-        username: str
-        idle_s: float = 0.0
-
-    state: str
-    idle_s: float
-    clients: list[Client]
-
-    def others(self) -> list[Client]:
-        """The clients without the controller itself."""
-        return [client for client in self.clients if client.username != OWN_NAME]
-
 
 class Outlook(msgspec.Struct):
     """What was judged of one incarnation, and when it is looked again."""
@@ -111,8 +91,8 @@ class Culling:
             if channel is None:
                 return
             async with asyncio.timeout(PATIENCE_S):
-                told = msgspec.json.decode(await channel.statistics(), type=Told)
-        except (TimeoutError, ConnectionError, msgspec.DecodeError):
+                told = await channel.statistics()
+        except (TimeoutError, ConnectionError):
             outlook.look_at = self._loop.time() + PATIENCE_S
             return
         finally:

@@ -126,7 +126,7 @@ class Liveness:
         asked_at = watch.asked_at or 0.0
         is_resumed = watch.patience_s == RESUMED_S
         deadline_s = RESUMED_S if is_resumed else self.policy.deadline_s
-        vitals = await take_vitals(self._supervisor.context, connection, timeout_s=deadline_s)
+        vitals = await take_vitals(connection, timeout_s=deadline_s)
         watch.is_examined = False
         if self._watches.get(entry.id) is not watch:
             return  # another incarnation by now

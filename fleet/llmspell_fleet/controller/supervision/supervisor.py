@@ -38,11 +38,11 @@ from llmspell_fleet.policy.events import (
     SpawnFailed,
     StartAsked,
     TimerFired,
+    Unresponsive,
 )
 from llmspell_fleet.policy.lifecycle import HAS_PROCESS, transition
 from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_fleet.router.channel import Channel
-from llmspell_fleet.router.link import make_context
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import ConnectionInfo
@@ -87,7 +87,6 @@ class Supervisor(Entries):
         self._endings = Endings(self._entries, self._ended, holder.why_killed)
         self.dependencies = Dependencies(self._entries)
         self._orphans = Orphans(lambda: self.helpers | _own_children(self, spawner))
-        self.context = make_context()
         self.starts = Starts(spawner, store, paths, holder, self.start_failed, log_level=log_level)
         self.helpers: set[int] = set()
         """Children of this process that are neither kernels nor the spawner's."""
@@ -229,23 +228,25 @@ class Supervisor(Entries):
     def serving(self, kernel: KernelId, pid: int, connection: ConnectionInfo) -> None:
         """It has bound its sockets (SpawnerListener): greet it, and when it answers it is ready."""
         entry = self._entries.get(kernel)
-        if entry is None or entry.kernel.phase is not Phase.STARTING:
+        if entry is None or entry.kernel.phase is not Phase.STARTING or (entry.process and entry.process.pid != pid):
             return
-        if entry.process is not None and entry.process.pid != pid:
-            return
-        self.connect(entry, connection)
+        try:
+            self.connect(entry, connection)
+        except OSError as fault:
+            self.apply(entry, Unresponsive(entry.kernel.incarnation, f"it says that it serves, and {fault}"))
 
     def connect(self, entry: Entry, connection: ConnectionInfo, executions: Sequence[str] | None = None) -> None:
         """Open the connection to an incarnation that serves; `executions` of an earlier controller are asked for."""
-        incarnation = entry.kernel.incarnation
-        entry.connection = connection
+        incarnation, entry.connection = entry.kernel.incarnation, connection
         entry.channel = Channel(
             entry.id,
-            self.context,
             connection,
             progress_path=files.progress_path(self._paths, entry.id),
+            proof=self.holder.proof(entry.id),
+            output_bytes=entry.kernel.spec.limits.output_bytes,
             on_answered=lambda: self.apply(entry, Answered(incarnation)),
             on_idle=lambda: self.idle(entry),
+            on_offence=lambda reason: self.apply(entry, Unresponsive(incarnation, reason)),
         )
         if executions is not None:
             entry.channel.adopt(executions)
@@ -258,8 +259,7 @@ class Supervisor(Entries):
 
     def refused(self, kernel: KernelId, pid: int, reason: str) -> None:
         """It cannot serve (SpawnerListener): its end, which follows, is told with this reason."""
-        entry = self._entries.get(kernel)
-        if entry is not None:
+        if kernel in self._entries:
             self._endings.explain(pid, reason)
 
     def exited(self, pid: int, status: int) -> None:
@@ -313,7 +313,6 @@ class Supervisor(Entries):
             if entry.kernel.phase not in HAS_PROCESS:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()
-        self.context.destroy(linger=0)
 
 
 def _aging(spec: KernelSpec) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.pools.tenant import Tenant, own_session
 from llmspell_fleet.controller.pools.tenants import Tenants
 from llmspell_fleet.controller.supervision.supervisor import Supervisor
-from llmspell_fleet.errors import KernelDiedError, OutcomeUnknownError, TooLargeError, TooManyError, UnavailableError
+from llmspell_fleet.errors import KernelDiedError, TooLargeError, TooManyError, UnavailableError
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import ExecuteRequest
@@ -39,9 +39,7 @@ _EXPIRED: Final = (
     b'{"status":"timeout","execution_count":null,"stdout":"","stderr":"","result":null,"data":null,'
     b'"error":{"name":"ExecutionTimeout","message":"%b","traceback":["ExecutionTimeout: %b"]},"duration_s":%.6f}'
 )
-_STATUSES: Final = {b'{"status":"%b' % name.encode(): name for name in ("ok", "error", "interrupted", "timeout")}
-"""By the beginnings of replies."""
-_NO_ANSWER: Final = "it answered what no kernel answers"
+_BEFORE_STATUS: Final = b'{"status":"'
 _NOT_BEGUN: Final = b"not begun: the kernel was busy with others until its time was over"
 _DEAF: Final = b"the kernel answers nothing, and is replaced"
 
@@ -115,7 +113,7 @@ class Executions:
         request: ExecuteRequest,
         *,
         execution: str = "",
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[str, bytes], None] | None = None,
         record: Callable[[Placed], Awaitable[None]] | None = None,
     ) -> bytes:
         """Run code in a place that was reserved; returns an `ExecuteView` as JSON.
@@ -174,12 +172,9 @@ class Executions:
             finally:
                 tenant.pool.add_load(entry.id, -1)
             break
-        # The reply begins with its status: see `llmspell_kernel.jupyter.runs`.
-        status = _STATUSES.get(content[: content.find(b'"', 11)])
-        self._metrics.execution_finished(tenant.id, status or "died", self._loop.time() - begun_at)
-        if status is None:
-            self._supervisor.apply(entry, Unresponsive(entry.kernel.incarnation, _NO_ANSWER))
-            raise OutcomeUnknownError(f"kernel {entry.id}: {_NO_ANSWER}; it is replaced")
+        # The reply begins with its status: see `router.said`.
+        status = content[len(_BEFORE_STATUS) : content.index(b'"', len(_BEFORE_STATUS))].decode()
+        self._metrics.execution_finished(tenant.id, status, self._loop.time() - begun_at)
         return head + content[1:]
 
     async def place(self, tenant: Tenant, session: str | None, due: float) -> tuple[Entry, str]:

@@ -18,15 +18,6 @@ MOST_WAITING_BYTES: Final = 16 * 1024 * 1024
 """Output that waits for one slow reader; beyond, text is lost, and the reader is told."""
 
 
-class _Output(msgspec.Struct):
-    """A run_output (`llmspell_kernel.jupyter.runs`)."""
-
-    name: str | None = None
-    text: str | None = None
-    display: msgspec.Raw = msgspec.Raw()
-    """Empty when it is text."""
-
-
 class _Pieces:
     """What waits to be sent."""
 
@@ -37,17 +28,10 @@ class _Pieces:
         self._changed = asyncio.Event()
         self._has_ended = False
 
-    def put(self, content: bytes) -> None:
+    def put(self, event: str, data: bytes) -> None:
         if self._bytes > MOST_WAITING_BYTES:
-            self._lost += len(content)
+            self._lost += len(data)
             return
-        output = msgspec.json.decode(content, type=_Output)
-        if display := bytes(output.display):
-            self._append("display", display)
-        else:
-            self._append("output", content)
-
-    def _append(self, event: str, data: bytes) -> None:
         self._pieces.append((event, data))
         self._bytes += len(data)
         self._changed.set()

@@ -21,6 +21,7 @@ from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.zygote.confine import HEADROOM_BYTES
 from support.controllers import Site, Start, fleet_paths, kill, only, ready_again, running
 from support.groups import above, existing, is_private, needs_cgroups
+from support.runs import Runner
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -198,13 +199,14 @@ async def test_memory_that_is_in_use_is_not_taken_away_by_killing(controller: St
 async def test_a_client_with_a_kernels_key_cannot_lift_its_limits(controller: Start) -> None:
     async with controller() as site:
         entry = only(tenant := await site.tenant(limits={"execution_timeout_s": 0.2}))
-        channel = entry.channel
-        assert channel is not None
+        assert entry.connection is not None
         other = entry.id.replace(entry.id[0], "f" if entry.id[0] != "f" else "0")
-        refused = channel.limit(KernelLimits(), site.controller.supervisor.holder.proof(other))
-        answer = await asyncio.wait_for(refused, 10)
+        for proof in ("", site.controller.supervisor.holder.proof(other)):
+            with Runner(msgspec.structs.asdict(entry.connection), proof=proof) as client:
+                asked = client.ask("limits_request", {"limits": msgspec.to_builtins(KernelLimits())})
+                refused = await asyncio.to_thread(client.reply, asked)
+            assert refused["evalue"] == "only this kernel's supervisor may send a limits_request"
 
-        assert b"only this kernel's supervisor" in answer
         assert (await site.execute(tenant, "while true do end"))["status"] == "timeout"
 
 

@@ -34,11 +34,11 @@ async def all_of(pieces: AsyncIterator[Piece]) -> list[tuple[str, object]]:
 # --- what waits to be sent
 
 
-async def test_output_and_displays_are_told_apart_and_stay_in_order() -> None:
+async def test_output_and_displays_stay_in_order() -> None:
     pieces = _Pieces()
-    pieces.put(text_of("one"))
-    pieces.put(b'{"display":{"text/html":"<b>","text/plain":"b"}}')
-    pieces.put(text_of("two", "stderr"))
+    pieces.put("output", text_of("one"))
+    pieces.put("display", b'{"text/html":"<b>","text/plain":"b"}')
+    pieces.put("output", text_of("two", "stderr"))
     pieces.end()
 
     assert await all_of(pieces.all()) == [
@@ -54,7 +54,7 @@ async def test_a_reader_who_waits_is_woken_by_output_and_by_the_end() -> None:
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         first = tasks.create_task(first_of(reader))
         await asyncio.sleep(0)
-        pieces.put(text_of("one"))
+        pieces.put("output", text_of("one"))
     assert first.result() == ("output", text_of("one"))
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -72,7 +72,7 @@ async def test_what_a_slow_reader_does_not_take_is_lost_and_it_is_told_how_much(
     content = text_of("x" * 30)
     taken = 100 // len(content) + 1
     for _ in range(taken + 5):
-        pieces.put(content)
+        pieces.put("output", content)
     pieces.end()
 
     found = await all_of(pieces.all())
@@ -88,7 +88,7 @@ async def test_a_reader_who_catches_up_loses_nothing_more(monkeypatch: pytest.Mo
     reader = pieces.all()
     for number in range(10):
         for _ in range(3):
-            pieces.put(text_of(f"{number}"))
+            pieces.put("output", text_of(f"{number}"))
         for _ in range(3):
             assert (await anext(reader)) == ("output", text_of(f"{number}"))
     pieces.end()
@@ -99,7 +99,7 @@ async def test_a_reader_who_catches_up_loses_nothing_more(monkeypatch: pytest.Mo
 async def test_one_piece_may_be_larger_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "MOST_WAITING_BYTES", 10)
     pieces = _Pieces()
-    pieces.put(text_of("x" * 1000))
+    pieces.put("output", text_of("x" * 1000))
     pieces.end()
 
     assert await all_of(pieces.all()) == [("output", {"name": "stdout", "text": "x" * 1000})]

@@ -1,0 +1,136 @@
+"""What kernels say, made sure of: the one place where their words are taken apart.
+
+A kernel whose script broke out of Lua says what it likes. So nothing that it said goes on as it came: it is read as the
+type that it has to be, and what leaves the controller is written anew, as one JSON document with each name once.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+OWN_NAME: Final = "llmspell-fleet"
+"""The controller's, among a kernel's clients."""
+
+LONGEST_LINE: Final = 32_768
+"""Runs that wait in a kernel: it reads no more when it has 4,096, but for a row of 10,000."""
+
+
+class Nonsense(Exception):  # noqa: N818 - an outcome, not a fault
+    """A kernel said what no kernel of ours says."""
+
+
+class ScriptError(msgspec.Struct, gc=False, omit_defaults=True):
+    """Why a script failed."""
+
+    name: str
+    message: str
+    traceback: list[str]
+    code: str | None = None
+
+
+class RunReply(msgspec.Struct, gc=False, omit_defaults=True):
+    """A run_reply (`llmspell_kernel.jupyter.runs`)."""
+
+    status: Literal["ok", "error", "interrupted", "timeout"]
+    execution_count: int
+    stdout: str
+    stderr: str
+    result: str | None
+    data: dict[str, Any] | None
+    error: ScriptError | None
+    duration_s: float
+    displays: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RunOutput(msgspec.Struct, gc=False, omit_defaults=True):
+    """A run_output: text, or a MIME bundle."""
+
+    name: Literal["stdout", "stderr"] | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    display: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Client(msgspec.Struct):
+    """One that is connected to a kernel."""
+
+    username: str
+    idle_s: float = 0.0
+
+
+class Statistics(msgspec.Struct):
+    """What of a kernel's statistics the controller asks for."""
+
+    state: str
+    idle_s: float
+    claimed: bool
+    executions: int
+    waiting: int
+    clients: list[Client]
+
+    def others(self) -> list[Client]:
+        """The clients without the controller itself."""
+        return [client for client in self.clients if client.username != OWN_NAME]
+
+
+class Past(msgspec.Struct):
+    """A run in line (`llmspell_kernel.jupyter.succession`)."""
+
+    execution: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{0,64}\Z")]
+    msg_id: Annotated[str, msgspec.Meta(max_length=256)]
+    ticket: int
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    running_s: float
+
+
+class AdoptReply(msgspec.Struct):
+    """What a kernel says to an adopt_request."""
+
+    line: Annotated[list[Past], msgspec.Meta(max_length=LONGEST_LINE)] = []
+    replies: dict[str, RunReply] = {}
+    forgotten: int = 2**62
+    """As of a kernel that knows no adopt_request, or not us: it may have run anything."""
+
+
+def _reader(kind: type[T]) -> Callable[[bytes], T]:
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(content: bytes) -> T:
+        try:
+            return decode(content)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+            raise Nonsense(f"it said what is no {kind.__name__}: {fault}") from None
+
+    return read
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_reply: Final = _reader(RunReply)
+_output: Final = _reader(RunOutput)
+statistics: Final = _reader(Statistics)
+adopt_reply: Final = _reader(AdoptReply)
+
+
+def written(said: RunReply | RunOutput | dict[str, Any]) -> bytes:
+    """The same as JSON of ours."""
+    try:
+        return _encode(said)
+    except (RecursionError, ValueError) as fault:  # what can be read and not written: half of a surrogate pair
+        raise Nonsense(f"it said what is no JSON: {fault}") from None
+
+
+def run_reply(content: bytes) -> bytes:
+    """A run_reply, which begins with its status."""
+    return written(_reply(content))
+
+
+def run_output(content: bytes) -> tuple[Literal["output", "display"], bytes]:
+    """What a run_output is, and its text (`{"name", "text"}`) or its MIME bundle."""
+    said = _output(content)
+    if isinstance(said.display, dict):
+        return "display", written(said.display)
+    if said.name is msgspec.UNSET or said.text is msgspec.UNSET:
+        raise Nonsense("it said what is no RunOutput: neither text nor display")
+    return "output", written(said)

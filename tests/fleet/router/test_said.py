@@ -1,0 +1,135 @@
+"""What a kernel that broke out of Lua may say: it leaves the controller as one JSON document of ours, or not at all."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmspell_fleet.router.said import Nonsense, adopt_reply, run_output, run_reply, statistics
+
+GOOD = {
+    "status": "ok",
+    "execution_count": 1,
+    "stdout": "x\n\u2028\u0000",
+    "stderr": "",
+    "result": "2",
+    "data": {"text/plain": "2"},
+    "error": None,
+    "duration_s": 0.000012,
+}
+"""A true kernel's."""
+
+
+def reply(**members: Any) -> bytes:
+    return json.dumps({**GOOD, **members}).encode()
+
+
+def raw(member: str, value: bytes) -> bytes:
+    """A reply with a member in bytes."""
+    return reply(**{member: "HERE"}).replace(b'"HERE"', value)
+
+
+def members_of(content: bytes) -> dict[str, Any]:
+    """AssertionError when a name occurs twice anywhere, or it is not UTF-8."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        assert len(names) == len(set(names)), names
+        return dict(pairs)
+
+    found: dict[str, Any] = json.loads(content.decode(), object_pairs_hook=once)
+    return found
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"status": "error", "error": {"name": "LuaError", "message": "x", "traceback": ["x"]}, "result": None},
+        {"displays": [{"text/html": "<b>", "application/json": {"a": [1, 2.5, None, {"b": {}}]}}]},
+        {"data": None, "result": None, "status": "timeout"},
+    ],
+)
+def test_what_a_true_kernel_says_is_passed_on(said: dict[str, Any]) -> None:
+    assert members_of(run_reply(reply(**said))) == {**GOOD, **said}
+
+
+CLEANED: dict[str, bytes] = {
+    "a member of the controller's": reply(kernel_id="another", session="another", execution="another"),
+    "a member twice": reply()[:-1] + b',"stdout":"again"}',
+    "the status twice": reply()[:-1] + b',"status":"ok"}',
+    "a name twice in the data": raw("data", b'{"a":1,"a":{"b":1,"b":2}}'),
+    "white space that ends an event": reply().replace(b",", b",\n\n"),
+}
+
+
+@pytest.mark.parametrize("case", CLEANED)
+def test_what_is_odd_is_written_anew(case: str) -> None:
+    written = run_reply(CLEANED[case])
+
+    assert members_of(written).keys() == GOOD.keys()
+    assert written.startswith(b'{"status":"ok"')
+    assert b"\n" not in written
+
+
+NONSENSE: dict[str, bytes] = {
+    "nothing": b"",
+    "no object": b"[]",
+    "two documents": reply() + reply(),
+    "a status that there is not": reply(status="fine"),
+    "no status": reply().replace(b'"status"', b'"stat"'),
+    "a refusal": b'{"status":"error","ename":"x","evalue":"y","traceback":[]}',
+    "no UTF-8": raw("stdout", b'"\xff"'),
+    "a control character": raw("stdout", b'"\x00"'),
+    "half of a pair": raw("stdout", b'"\\ud800"'),
+    "half of a pair, within": raw("data", b'{"a":"\\ud800"}'),
+    "half of a pair, as a name": raw("data", b'{"\\ud800":1}'),
+    "too deep": raw("data", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "too deep, and no end": raw("data", b'{"a":' + b'{"a":' * 100_000),
+    "a number of many digits": raw("duration_s", b"9" * 10_000),
+    "a number of many digits, within": raw("data", b'{"a":' + b"9" * 10_000 + b"}"),
+    "a number that is none": raw("duration_s", b"NaN"),
+    "a number beyond all": raw("duration_s", b"1e999"),
+    "a count that is none": reply(execution_count="1"),
+    "an object for text": reply(result={}),
+    "an error without its parts": reply(error={}),
+    "displays that are none": reply(displays=[1]),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_is_called_so(case: str) -> None:
+    with pytest.raises(Nonsense):
+        run_reply(NONSENSE[case])
+
+
+def test_output_is_text_or_a_bundle_and_nothing_else() -> None:
+    assert run_output(b'{"name":"stdout","text":"a","x":1}') == ("output", b'{"name":"stdout","text":"a"}')
+    assert run_output(b'{"display":{"a":\n1}}') == ("display", b'{"a":1}')
+
+
+PAST = {"execution": "e1", "msg_id": "fleet_1", "ticket": 1, "sha256": "0" * 64, "running_s": 0.5}
+OTHER_NONSENSE: dict[str, tuple[Callable[[bytes], object], bytes]] = {
+    "output of a third kind": (run_output, b'{"name":"stdin","text":"a"}'),
+    "output without text": (run_output, b'{"name":"stdout"}'),
+    "output of nothing": (run_output, b"{}"),
+    "a display that is none": (run_output, b'{"display":[]}'),
+    "statistics too deep": (statistics, b'{"clients":' + b"[" * 100_000),
+    "statistics without a state": (statistics, b"{}"),
+    "a kept reply that is none": (adopt_reply, b'{"line":[],"replies":{"e1":{"status":"ok"}},"forgotten":0}'),
+    "a line with something to say": (adopt_reply, json.dumps({"line": [{**PAST, "sha256": "\x1b[2J"}]}).encode()),
+    "an execution with something to say": (adopt_reply, json.dumps({"line": [{**PAST, "execution": "\n"}]}).encode()),
+    "a line without an end": (adopt_reply, json.dumps({"line": [PAST] * 40_000}).encode()),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_NONSENSE)
+def test_other_nonsense_is_called_so(case: str) -> None:
+    read, said = OTHER_NONSENSE[case]
+    with pytest.raises(Nonsense):
+        read(said)
+
+
+def test_a_kernel_that_refuses_to_be_adopted_may_have_run_anything() -> None:
+    assert adopt_reply(b'{"status":"error","ename":"Refused","evalue":"x","traceback":[]}').forgotten == 2**62

@@ -11,6 +11,9 @@ SOAK_FLEET_MINUTES ?= 10
 # Minutes of the storm of `make faults`, besides the other faults; FAULTS_SEED=N repeats one.
 FAULTS_MINUTES ?= 1.5
 
+# Some environments forbid to write bytecode; the many processes of a run would then compile everything, each for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 timed = trap 'printf "make %s: %s s\n" "$@" "$$SECONDS"' EXIT; set -eo pipefail;
 
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -61,6 +62,7 @@ def serve(options: FleetOptions, handover: "Handover | None" = None) -> int:
 
     RefusedError: one runs already, a port is taken, a directory cannot be used. MisuseError: the configuration.
     """
+    gc.disable()  # what a start makes is there to stay; looking for garbage in it is a tenth of its time
     os.umask(0o077)
     keep_others_out()
     paths = make_paths()
@@ -185,6 +187,8 @@ class Fleet:
         try:
             self._announce(server.url, len(controller.supervisor))
             controller.service.is_ready = True
+            gc.freeze()
+            gc.enable()
             controller.service.on_upgrade = upgrader.run
             if handover is not None:
                 await self._take_over(controller, server, handover)

@@ -12,7 +12,7 @@ from llmspell_kernel.limits import KIB, MIB
 from llmspell_kernel.runtime.engine import HEADROOM_BYTES
 from support.lua import Lua, in_a_process
 
-LIMIT = 8 * MIB
+LIMIT = 3 * MIB
 
 FILLS = {
     "with small tables": "t = {} pcall(function() for i = 1, 1e9 do t[i] = {} end end) ",

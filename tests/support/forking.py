@@ -8,6 +8,7 @@ import pytest
 
 _WRAPPER = """#!{python}
 import os, runpy, sys, time
+sys.executable = {wrapper!r}
 sys.argv = sys.argv[sys.argv.index("-m") + 1:]
 {patch}
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
@@ -34,9 +35,11 @@ def leave(kind, *steps):
             os.setsid()
         elif step == "setpgid":
             os.setpgid(0, 0)
-        elif os.fork():
+        elif step == "fork" and os.fork():
             os._exit(0)
     note(kind)
+    if "exec" in steps:
+        os.execvp("sleep", ["sleep", "1000"])
     while True:
         time.sleep(1000)
 
@@ -46,12 +49,13 @@ def serve(*given, **named):
     leave("group", "setpgid")
     leave("session", "setsid")
     leave("daemon", "setsid", "fork")
+    leave("program", "setsid", "fork", "exec")
     leave("twice", "fork", "setsid", "fork", "setsid")
     return real(*given, **named)
 child.serve = serve
 """
 
-KINDS = ("daemon", "group", "plain", "session", "twice")
+KINDS = ("daemon", "group", "plain", "program", "session", "twice")
 
 
 def make_kernels_fork(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
@@ -65,7 +69,7 @@ def make_kernels_fork(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
 def patch_kernels(monkeypatch: pytest.MonkeyPatch, folder: Path, patch: str) -> None:
     """Let spawners of this test run `patch` before anything else."""
     wrapper = folder / "python"
-    wrapper.write_text(_WRAPPER.format(python=sys.executable, patch=patch))
+    wrapper.write_text(_WRAPPER.format(python=sys.executable, wrapper=str(wrapper), patch=patch))
     wrapper.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(wrapper))
 

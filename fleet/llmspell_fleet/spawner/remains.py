@@ -9,7 +9,7 @@ import os
 import msgspec
 
 from llmspell_kernel.pidfile import process_start_time
-from llmspell_kernel.zygote.marks import fleet_mark, kernel_of
+from llmspell_kernel.zygote.marks import fleet_mark, is_descendants, kernel_of
 
 
 class Remnant(msgspec.Struct, frozen=True):
@@ -33,12 +33,14 @@ def find_remnants(runtime: str) -> list[Remnant]:
             # Others' processes may say what they like.
             if own not in {0, os.stat(f"/proc/{name}").st_uid} and own != _user(name):
                 continue
-            kernel = kernel_of(_read(f"/proc/{name}/comm").rstrip(b"\n"))
+            comm = _read(f"/proc/{name}/comm").rstrip(b"\n")
         except OSError:
             continue  # it has ended
+        if is_descendants(comm):
+            continue  # it ends with its kernel
         start_time = process_start_time(int(name))
         if start_time is not None:
-            found.append(Remnant(int(name), start_time, kernel))
+            found.append(Remnant(int(name), start_time, kernel_of(comm)))
     return found
 
 

@@ -17,7 +17,7 @@ from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.taken import take_hold
 from llmspell_kernel.zygote.confine import bound_processes, confine
 from llmspell_kernel.zygote.lockdown import lock_down
-from llmspell_kernel.zygote.marks import kernel_name, name_process
+from llmspell_kernel.zygote.marks import kernel_name, mark_descendants, name_process
 from llmspell_kernel.zygote.preloading import preload
 from llmspell_kernel.zygote.protocol import LONGEST_PACKET, Probed, Refused, Serving, StartKernel, encode
 from llmspell_kernel.zygote.tree import become_reaper
@@ -32,6 +32,7 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
     try:
         probe = _probe(start, report) if start.probe else None
         become_reaper()
+        mark_descendants(start.kernel_id)
         confine(start.confinement, output=start.output, keep=(report.fileno(),))
         if start.confinement.level == "strict":
             code = _serve_locked(start, report, prepared, probe)

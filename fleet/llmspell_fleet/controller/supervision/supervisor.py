@@ -288,7 +288,7 @@ class Supervisor(Entries):
         channel, entry.channel = entry.channel, None
         if entry.process is not None:
             files.remove_process_files(self._paths, entry.kernel.spec, entry.process.pid, entry.isolation_level)
-            self._orphans.look(entry.process, is_adopted=entry.is_adopted)
+        self._orphans.look(entry.id, death.pid, is_adopted=entry.is_adopted or entry.process is None)
         entry.process = None
         self.holder.ended(entry)
         self.apply(entry, Exited(death))

@@ -14,7 +14,6 @@ from support.homes import wait_until
 _CONTROLLER = """
 import asyncio, os, signal, sys, time
 from llmspell_fleet.controller.supervision.orphans import Orphans
-from llmspell_fleet.spawner.spawner import Process
 from llmspell_kernel.zygote.tree import become_reaper
 
 def sleeper(*, session):
@@ -42,7 +41,7 @@ async def main(is_reaper, session):
     sys.stdin.readline()
     os.kill(kernel, signal.SIGKILL)
     os.waitpid(kernel, 0)
-    Orphans(lambda: {helper}).look(Process(kernel, 0, -1), is_adopted=not is_reaper)
+    Orphans(lambda: {helper}).look("k", kernel, is_adopted=not is_reaper)
     while True:
         await asyncio.sleep(0.01)
         if not os.path.exists(f"/proc/{left}") or open(f"/proc/{left}/stat").read().rpartition(") ")[2][0] == "Z":

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
@@ -56,18 +57,21 @@ class Adoption:
         paths: FleetPaths,
         background: Background,
         unfinished: Unfinished,
+        is_ours: Callable[[int], bool],
     ) -> None:
+        """`is_ours` says which users are our tenants'."""
         self._tenants = tenants
         self._supervisor = supervisor
         self._spawner = spawner
         self._paths = paths
         self._background = background
         self._unfinished = unfinished
+        self._is_ours = is_ours
 
     async def run(self, kernels: list[Kernel]) -> int:
         """Take the stored kernels in, and end what belongs to none of them; returns how many of them still run."""
         self._unfinished.look(kernels, self._paths)
-        found = await remnants(self._paths, self._spawner.pid)
+        found = await remnants(self._paths, self._spawner.pid, self._is_ours)
         adopted = sum(self._take(stored, found) for stored in kernels)
         strays = found.rest()
         if strays:

@@ -182,7 +182,10 @@ class Controller:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
         unfinished = Unfinished(self._store.pending_executions(), self.supervisor, self.tenants, self._store)
-        adoption = Adoption(self.tenants, self.supervisor, self._spawner, self._paths, self.background, unfinished)
+        adoption = Adoption(
+            *(self.tenants, self.supervisor, self._spawner, self._paths, self.background, unfinished),
+            self.users.is_ours,
+        )
         adopted = self.adopted = await adoption.run(loaded.kernels)
         running = [entry.id for entry in self.supervisor if entry.process is not None]
         if removed := self.supervisor.holder.cgroups.sweep(running):

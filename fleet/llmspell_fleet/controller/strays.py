@@ -11,7 +11,7 @@ import os
 import select
 import signal
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from llmspell_fleet.model.ids import KernelId
@@ -59,12 +59,15 @@ def short(kernel: KernelId) -> str:
     return kernel.replace("-", "")[:12]
 
 
-async def remnants(paths: FleetPaths, own: int | None) -> Remnants:
-    """What earlier controllers have started and what lives, once all of it has said whose it is. `own`: our zygote."""
+async def remnants(paths: FleetPaths, own: int | None, is_ours: Callable[[int], bool]) -> Remnants:
+    """What earlier controllers have started and what lives, once all of it has said whose it is.
+
+    `own` is our zygote; `is_ours` says which users are our tenants'.
+    """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + SETTLED_S
     while True:
-        found = [one for one in find_remnants(paths.runtime) if one.pid != own]
+        found = [one for one in find_remnants(paths.runtime, is_ours) if one.pid != own]
         unsettled = [one for one in found if one.kernel is None]
         if not unsettled:
             return Remnants(found)

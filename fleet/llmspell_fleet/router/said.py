@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from llmspell_fleet.model.printable import printable
+
 T = TypeVar("T")
 
 OWN_NAME: Final = "llmspell-fleet"
@@ -101,7 +103,8 @@ def _reader(kind: type[T]) -> Callable[[bytes], T]:
         try:
             return decode(content)
         except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
-            raise Nonsense(f"it said what is no {kind.__name__}: {fault}") from None
+            # The fault may quote it.
+            raise Nonsense(f"it said what is no {kind.__name__}: {printable(str(fault), longest=200)}") from None
 
     return read
 
@@ -118,7 +121,7 @@ def written(said: RunReply | RunOutput | dict[str, Any]) -> bytes:
     try:
         return _encode(said)
     except (RecursionError, ValueError) as fault:  # what can be read and not written: half of a surrogate pair
-        raise Nonsense(f"it said what is no JSON: {fault}") from None
+        raise Nonsense(f"it said what is no JSON: {printable(str(fault), longest=200)}") from None
 
 
 def run_reply(content: bytes) -> bytes:

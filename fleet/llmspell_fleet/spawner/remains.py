@@ -5,6 +5,7 @@ it: whoever looks finds also those that were forked when a controller was killed
 """
 
 import os
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,16 +23,19 @@ class Remnant(msgspec.Struct, frozen=True):
     """The first 12 digits of its kernel's id; None = a zygote, or it has not said so yet."""
 
 
-def find_remnants(runtime: str) -> list[Remnant]:
-    """All of them, by pid. Reads /proc: about 20 µs for each process of the machine."""
+def find_remnants(runtime: str, is_ours: Callable[[int], bool] = lambda _uid: False) -> list[Remnant]:
+    """All of them, by pid. Reads /proc: about 20 µs for each process of the machine.
+
+    `is_ours` says which users are our tenants'. Other users' processes, and programs that they run as us, may call
+    themselves what they like.
+    """
     mark, own = fleet_mark(runtime), os.geteuid()
     found = []
     for name in sorted(filter(str.isdecimal, os.listdir("/proc")), key=int):
         try:
             if not _read(f"/proc/{name}/cmdline").endswith(mark):
                 continue
-            # Others' processes may say what they like.
-            if own not in {0, os.stat(f"/proc/{name}").st_uid} and own != _user(name):
+            if not all(uid == own or is_ours(uid) for uid in _users(name)):
                 continue
             comm = _read(f"/proc/{name}/comm").rstrip(b"\n")
         except OSError:
@@ -44,12 +48,12 @@ def find_remnants(runtime: str) -> list[Remnant]:
     return found
 
 
-def _user(name: str) -> int:
-    """Whose process it is, also if it hides its files (PR_SET_DUMPABLE): root has those then."""
+def _users(name: str) -> list[int]:
+    """The real and the effective user of a process; also of one that hides its files (PR_SET_DUMPABLE)."""
     for line in _read(f"/proc/{name}/status").splitlines():
         if line.startswith(b"Uid:"):
-            return int(line.split()[2])
-    return 0
+            return [int(uid) for uid in line.split()[1:3]]
+    raise ProcessLookupError(name)
 
 
 def _read(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -362,3 +363,18 @@ async def test_a_kernel_that_listens_later_is_connected_to_then() -> None:
         heard.link.close()
         peer.close()
         early.listener.close()
+
+
+@pytest.mark.parametrize("case", ["a FIFO", "a folder", "a link"])
+async def test_what_is_no_progress_file_is_not_waited_for(case: str, tmp_path: Path) -> None:
+    path = tmp_path / "progress"
+    match case:
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a folder":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/zero")
+
+    with pytest.raises(OSError, match=r"expected a file|Too many levels"):
+        ProgressReader(str(path))

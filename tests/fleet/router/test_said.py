@@ -133,3 +133,11 @@ def test_other_nonsense_is_called_so(case: str) -> None:
 
 def test_a_kernel_that_refuses_to_be_adopted_may_have_run_anything() -> None:
     assert adopt_reply(b'{"status":"error","ename":"Refused","evalue":"x","traceback":[]}').forgotten == 2**62
+
+
+@pytest.mark.parametrize("status", ["\x1b[2J" * 10, "\n", "\u202e", "x" * 100_000])
+def test_what_is_told_of_nonsense_drives_no_terminal_and_is_short(status: str) -> None:
+    with pytest.raises(Nonsense) as caught:
+        run_reply(reply(status=status))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300

@@ -96,10 +96,10 @@ def remove_kernel_files(paths: FleetPaths, spec: KernelSpec) -> None:
     """Whatever a kernel without a process has left."""
     leftovers = _files_outside(paths, spec)
     folder = paths.kernel_dir(spec.id)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         leftovers += [os.path.join(folder, name) for name in os.listdir(folder)]
     for path in leftovers:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a kernel's own folder: what is there may be none of ours
             os.unlink(path)
     for path in (folder, os.path.dirname(folder)):
         # The second one holds other kernels' as a rule.

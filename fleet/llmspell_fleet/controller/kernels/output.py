@@ -6,12 +6,15 @@ kernel nor a dead controller ends it.
 
 import asyncio
 import contextlib
+import errno
 import os
+import stat
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.controller.followers import Followers
+from llmspell_fleet.model.printable import printable
 from llmspell_fleet.model.views import LogLine
 
 KEPT_LINES = 500
@@ -24,7 +27,7 @@ LONGEST_FILE = 4 * 1024 * 1024
 _AT_ONCE = 64 * 1024
 
 PAUSE_S = 0.1
-"""How long a kernel is not read that wrote more lines at once than are kept: others want the controller too."""
+"""How long a kernel is not read that wrote more at once than is kept: others want the controller too."""
 
 
 class Output:
@@ -52,11 +55,15 @@ class Output:
         self.close(loop)
         with contextlib.suppress(FileExistsError):
             os.mkfifo(self._fifo, 0o600)
-        self._descriptor = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        loop.add_reader(self._descriptor, self._readable, loop)
+        descriptor = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "expected a FIFO", self._fifo)
+        self._descriptor = descriptor
+        loop.add_reader(descriptor, self._readable, loop)
 
     def _readable(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.read() > KEPT_LINES:
+        if self.read():
             loop.remove_reader(self._descriptor)
             loop.call_later(PAUSE_S, self._listen_again, loop, self._descriptor)
 
@@ -72,14 +79,14 @@ class Output:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def read(self) -> int:
-        """Take what was written; returns how many lines that was. Of too many at once the first are dropped: a gap."""
+    def read(self) -> bool:
+        """Take what was written; whether it was more than is kept. Of too many lines the first are dropped: a gap."""
         if self._descriptor < 0:
-            return 0
+            return False
         try:
             data = os.read(self._descriptor, _AT_ONCE)
         except BlockingIOError:
-            return 0
+            return False
         *lines, rest = (self._rest + data).split(b"\n")
         count = len(lines)
         if count > KEPT_LINES:
@@ -90,7 +97,7 @@ class Output:
         *begun, self._rest = _pieces(rest)
         if pieces or begun:
             self._take(pieces + begun)
-        return count
+        return count > KEPT_LINES or len(data) == _AT_ONCE
 
     def begin(self, incarnation: int) -> None:
         """Lines are another incarnation's from now on; what the last one did not finish stays its own."""
@@ -156,5 +163,4 @@ def _pieces(line: bytes) -> list[bytes]:
 
 def _printable(line: bytes) -> str:
     """A line as text without what would drive a terminal."""
-    text = line.decode("utf-8", "replace")
-    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)
+    return printable(line.decode("utf-8", "replace"))

@@ -59,6 +59,10 @@ class Isolation:
         """A user for a tenant's kernels, which none of `taken` is; None = there is none, or none is needed."""
         return choose_uid(*self._uids, taken, after=after) if self._survey_now().is_root else None
 
+    def may_give(self, uid: int) -> bool:
+        """Whether a user is one of those for tenants' kernels."""
+        return self._uids[0] <= uid <= self._uids[1]
+
     def require_uid(self, taken: Collection[int]) -> None:
         """ConflictError when one is needed and there is none left."""
         if self._survey_now().is_root and choose_uid(*self._uids, taken) is None:

@@ -46,6 +46,10 @@ class Users:
             if uid is not None:
                 self._supervisor.change_spec(entry, replace(spec, uid=uid))
 
+    def is_ours(self, uid: int) -> bool:
+        """Whether it is some tenant's, or could be."""
+        return self._isolation.may_give(uid) or uid in self._taken()
+
     def _taken(self) -> set[int]:
         uids = {entry.kernel.spec.uid for entry in self._supervisor} | {tenant.record.uid for tenant in self._tenants}
         return {uid for uid in uids if uid is not None}

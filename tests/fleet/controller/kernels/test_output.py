@@ -381,6 +381,24 @@ async def test_of_too_many_lines_at_once_the_last_are_kept_and_the_gap_is_number
     assert lines[0].seq == 201
 
 
+@pytest.mark.parametrize(
+    ("case", "written", "is_flood"),
+    [
+        ("a line", b"one\n", False),
+        ("lines", b"\n" * 60_000, True),
+        ("no line", b"x" * 65_536, True),
+        ("nothing", b"", False),
+    ],
+)
+async def test_more_than_is_kept_is_a_flood(kernel: Kernel, case: str, written: bytes, is_flood: bool) -> None:
+    descriptor = os.open(kernel.fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        os.write(descriptor, written)
+        assert kernel.output.read() == is_flood, case
+    finally:
+        os.close(descriptor)
+
+
 async def test_a_kernel_that_floods_is_read_again_later(kernel: Kernel) -> None:
     descriptor = os.open(kernel.fifo, os.O_WRONLY | os.O_NONBLOCK)
     try:
@@ -391,3 +409,12 @@ async def test_a_kernel_that_floods_is_read_again_later(kernel: Kernel) -> None:
         os.close(descriptor)
 
     await eventually(lambda: [line.text for line in kernel.output.since(0)][-1] == "after", "it is read on")
+
+
+async def test_what_is_no_fifo_is_not_listened_to(tmp_path: Path) -> None:
+    path = tmp_path / "output"
+    path.write_bytes(b"a file")
+    output = Output(str(path), [])
+    with pytest.raises(OSError, match="expected a FIFO"):
+        output.open(asyncio.get_running_loop())
+    output.close(asyncio.get_running_loop())

@@ -13,6 +13,7 @@ import pytest
 
 from llmspell_fleet.spawner.remains import Remnant, find_remnants
 from llmspell_kernel.pidfile import process_start_time
+from support.broken import need_root
 from support.fleets import FleetHome
 from support.homes import wait_until
 from support.restarts import kill_controller, up_again
@@ -192,6 +193,25 @@ def test_a_process_that_has_a_recorded_number_by_chance_is_left_alone(fleet: Fle
         assert foreigner.poll() is None
         assert foreigner.stdin is not None
         foreigner.stdin.close()
+
+
+def test_another_users_process_that_calls_itself_ours_is_left_alone(fleet: FleetHome) -> None:
+    need_root("another user's process")
+    runtime = str(fleet.home.runtime)
+    pretender = subprocess.Popen(["sh", "-c", "read _", "--fleet", runtime], stdin=subprocess.PIPE, user=65534)
+    try:
+        tenant = new_tenant(fleet, "acme")
+        assert pretender.pid in {one.pid for one in find_remnants(runtime, lambda uid: uid == 65534)}
+        assert pretender.pid not in {one.pid for one in _remnants(fleet)}
+        kill_controller(fleet)
+
+        up_again(fleet)
+
+        assert tenant.wait_ready(1)[0]["pid"] == tenant.created["kernels"][0]["pid"]
+        assert pretender.poll() is None
+    finally:
+        pretender.kill()
+        pretender.communicate()
 
 
 def test_kernels_that_are_no_fleets_are_left_alone(fleet: FleetHome) -> None:

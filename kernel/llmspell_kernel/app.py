@@ -109,6 +109,9 @@ class Kernel:
         try:
             self._sockets = _bind(options, given, () if taken is None else taken.listening)
             self.connection = given or describe(options, self._sockets.ports)
+            if options.on_listening is not None:
+                # Whoever waits for us connects while we make the rest.
+                options.on_listening(self.connection)
             self._worker.start()
             _connect(outbox, self._worker.engine)
             self._server = JupyterServer(

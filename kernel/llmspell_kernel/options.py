@@ -92,6 +92,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     progress_file: str | None = None
     """Where to say which execution was begun last (`runtime.progress`)."""
 
+    on_listening: Callable[[ConnectionInfo], None] | None = None
+    """Called once, when clients can connect: what they ask is answered a moment later."""
+
     on_ready: Callable[[ConnectionInfo], None] | None = None
     """Called once, when the kernel answers and its files are written."""
 

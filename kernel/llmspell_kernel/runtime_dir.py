@@ -74,12 +74,17 @@ def choose_config_dir(environ: Mapping[str, str], *, uid: int, home: str) -> str
 
 def runtime_dir() -> str:
     """This process's runtime directory, made and checked; RefusedError says why it cannot be used."""
-    return ensure_directory(choose_runtime_dir(os.environ, uid=os.geteuid(), home=os.path.expanduser("~")))
+    return ensure_directory(choose_runtime_dir(os.environ, uid=os.geteuid(), home=_home("LLMSPELL_RUNTIME_DIR")))
 
 
 def state_dir() -> str:
     """This process's state directory, made and checked."""
-    return ensure_directory(choose_state_dir(os.environ, uid=os.geteuid(), home=os.path.expanduser("~")))
+    return ensure_directory(choose_state_dir(os.environ, uid=os.geteuid(), home=_home("LLMSPELL_STATE_DIR")))
+
+
+def _home(variable: str) -> str:
+    """Whose home it is, for who is not told the directory: without HOME, as in a fleet, that reads /etc/passwd."""
+    return "" if os.environ.get(variable) else os.path.expanduser("~")
 
 
 def log_dir() -> str:

@@ -146,7 +146,12 @@ class Spawning:
         return self.told.processes[kernel]
 
     async def served(self, *kernels: KernelId) -> None:
-        """Wait until they serve."""
+        """Wait until they answer."""
+        await self.reported(*kernels)
+        await asyncio.gather(*(asyncio.to_thread(_connect, self.told.connections[kernel]) for kernel in kernels))
+
+    async def reported(self, *kernels: KernelId) -> None:
+        """Wait until they say that they serve."""
         told = self.told
         await told.until(
             lambda: all(kernel in told.connections and kernel in told.processes for kernel in kernels), "kernels"
@@ -181,6 +186,11 @@ class Spawning:
         """The wait status that is told of a process."""
         await self.told.until(lambda: process.pid in self.told.statuses, f"the end of process {process.pid}")
         return self.told.statuses[process.pid]
+
+
+def _connect(connection: ConnectionInfo) -> None:
+    with KernelClient(connection) as client:
+        client.connect(READY_S)
 
 
 def _execute(connection: ConnectionInfo, code: str) -> ExecuteOutcome:

@@ -36,7 +36,7 @@ class SpawnerListener(Protocol):
         ...
 
     def serving(self, kernel: KernelId, pid: int, connection: ConnectionInfo) -> None:
-        """It answers on its sockets."""
+        """It listens on its sockets, and answers there in a moment: whoever has to know asks it."""
         ...
 
     def refused(self, kernel: KernelId, pid: int, reason: str) -> None:

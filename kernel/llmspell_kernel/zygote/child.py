@@ -37,7 +37,7 @@ def become_kernel(start: StartKernel, report: socket.socket, prepared: Prepared 
         if start.confinement.level == "strict":
             code = _serve_locked(start, report, prepared, probe)
         else:
-            code = probe() if probe is not None else serve(_options(start, report), prepared=prepared)
+            code = probe() if probe is not None else _serve(start, report, prepared)
     except BaseException as fault:  # noqa: BLE001 - the process's boundary
         code = _end(start, report, fault)
     finally:
@@ -63,6 +63,15 @@ def _end(start: StartKernel, report: socket.socket, fault: BaseException) -> int
     return 1
 
 
+def _serve(start: StartKernel, report: socket.socket, prepared: Prepared | None) -> int:
+    def on_listening(connection: ConnectionInfo) -> None:
+        _announce(start, report, connection)
+        report.close()
+
+    options = msgspec.structs.replace(_options(start), on_listening=on_listening)
+    return serve(options, prepared=prepared)
+
+
 def _serve_locked(
     start: StartKernel, report: socket.socket, prepared: Prepared | None, probe: Callable[[], int] | None
 ) -> int:
@@ -72,13 +81,15 @@ def _serve_locked(
     if prepared is None:
         preload()
         prepared = Prepared()
-    options = _options(start, report)
     if probe is not None:
         _take_hold_for(start.probe)
         lock_down(start.confinement)
         return probe()
+    options = _options(start)
     taken = take_hold(options)
+    _announce(start, report, taken.connection)
     lock_down(start.confinement)
+    report.close()
     return serve(options, prepared=prepared, taken=taken)
 
 
@@ -103,14 +114,13 @@ def _take_hold_for(probe: str) -> None:
     probes.take_hold(probe)
 
 
-def _options(start: StartKernel, report: socket.socket) -> ServeOptions:
-    def on_ready(connection: ConnectionInfo) -> None:
-        bound_processes(start.confinement)
-        # Whoever started it may be gone: the next supervisor finds its connection file.
-        with contextlib.suppress(ConnectionError):
-            report.send(encode(Serving(start.kernel_id, os.getpid(), connection)))
-        report.close()
+def _announce(start: StartKernel, report: socket.socket, connection: ConnectionInfo) -> None:
+    # Whoever started it may be gone: the next supervisor finds its connection file.
+    with contextlib.suppress(ConnectionError):
+        report.send(encode(Serving(start.kernel_id, os.getpid(), connection)))
 
+
+def _options(start: StartKernel) -> ServeOptions:
     return ServeOptions(
         kernel_id=start.kernel_id,
         name=start.name,
@@ -123,7 +133,7 @@ def _options(start: StartKernel, report: socket.socket) -> ServeOptions:
         supervisor_proof=start.supervisor_proof,
         is_supervised=True,
         log=LogOptions(level=start.log_level),
-        on_ready=on_ready,
+        on_ready=lambda _connection: bound_processes(start.confinement),
     )
 
 

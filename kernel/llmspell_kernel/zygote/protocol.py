@@ -124,7 +124,7 @@ class Suspended(msgspec.Struct, frozen=True, tag="suspended"):
 
 
 class Serving(msgspec.Struct, frozen=True, tag="serving"):
-    """A kernel answers on its sockets."""
+    """A kernel listens on its sockets: what it is asked there is answered once it has made the rest of itself."""
 
     kernel_id: str
     pid: int

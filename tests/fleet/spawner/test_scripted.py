@@ -82,7 +82,8 @@ async def test_what_never_binds_lives_and_says_nothing(site: Spawning) -> None:
 @pytest.mark.parametrize("step", ["never_answers", "answers_garbage"])
 async def test_what_only_says_that_it_serves_answers_no_client(step: Step, site: Spawning) -> None:
     script(site, step)
-    process = await site.start()
+    await site.reported(kernel := site.ask())
+    process = site.told.processes[kernel]
 
     with KernelClient(site.connection(process)) as client, pytest.raises(NotRunningError):
         await asyncio.to_thread(client.connect, 0.5)

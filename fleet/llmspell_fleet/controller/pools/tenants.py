@@ -113,11 +113,9 @@ class Tenants:
         tenant = self._tenants.get(to.id)
         if tenant is not None:
             entries = tenant.entries.values()
-            before = [entry.kernel.spec.limits for entry in entries]
-            after = [to.limits if self._follows(entry) else entry.kernel.spec.limits for entry in entries]
-            coming = max(0, tenant.promised - len(before))
-            before += [tenant.spec.limits] * coming
-            after += [to.limits] * coming
+            coming = max(0, tenant.promised - len(entries))
+            before = [entry.kernel.spec.limits for entry in entries] + [tenant.spec.limits] * coming
+            after = [to.limits if self._follows(e) else e.kernel.spec.limits for e in entries] + [to.limits] * coming
         after += [to.limits] * more
         counted = self._supervisor.holder.counted(to)
         return admit_quota(to.limits, demand(before), demand(after), counted=counted)
@@ -171,15 +169,17 @@ class Tenants:
 
     def change(self, tenant: Tenant, spec: TenantSpec) -> None:
         """What it should have from now on; of its kernels' limits, those that can hold at once do."""
+        is_bounded = (tenant.spec.limits, tenant.spec.isolation_level) == (spec.limits, spec.isolation_level)
         tenant.record = replace(tenant.record, spec=spec)
-        self._supervisor.holder.bound_tenant(spec)  # before its kernels are granted more, or fails
+        if not is_bounded:
+            self._supervisor.holder.bound_tenant(spec)  # before its kernels are granted more, or fails
         self._store.save_tenant(tenant.record)
         for entry in tenant.entries.values():
-            if not self._follows(entry):
-                continue
-            if (changed := replace(entry.kernel.spec, **inherited(spec), uid=self.uid_of(tenant))) != entry.kernel.spec:
+            changed = replace(entry.kernel.spec, **inherited(spec), uid=self.uid_of(tenant))
+            if changed != entry.kernel.spec and self._follows(entry):
                 self._supervisor.change_spec(entry, changed)
-        self._bound(spec)
+        if not is_bounded:
+            self._bound(spec)
 
     def _bound(self, spec: TenantSpec) -> None:
         if reason := self._supervisor.holder.bound_tenant(spec):

@@ -15,6 +15,7 @@ from llmspell_fleet.model.views import HealthView, ProcessView
 from llmspell_fleet.observe.usage import own_usage, usage_of
 from llmspell_fleet.policy.health import Vitals, examine, judge
 from llmspell_fleet.policy.lifecycle import shown
+from llmspell_fleet.spawner.processes import is_suspended
 from llmspell_fleet.spawner.spawner import Spawner
 from llmspell_fleet.store.store import Store
 
@@ -59,6 +60,7 @@ class Health:
         checks = examine(
             Vitals(
                 zygote_fault="" if self.is_zygote_up else "the zygote has ended, and a new one is not there yet",
+                zygote_delay=self._zygote_delay(),
                 store_fault=self._store.fault or "",
                 phases=phases,
                 unenforced_limits=tuple(f"nobody enforces {limit} here" for limit in limits),
@@ -87,6 +89,12 @@ class Health:
             version=self._version,
             isolation={level: self._isolation.strength(level) for level in self._levels()},
         )
+
+    def _zygote_delay(self) -> str:
+        pid = self._spawner.pid
+        if pid is not None and is_suspended(pid):
+            return f"the zygote, process {pid}, is suspended by a signal: SIGCONT lets it go on"
+        return "the zygote lets starts wait; one that hangs is replaced" if self._spawner.is_late else ""
 
     def _levels(self) -> list[IsolationLevel]:
         """Those that kernels have."""

@@ -59,6 +59,11 @@ class ProbingSpawner:
         """The real one's."""
         return self._real.pids
 
+    @property
+    def is_late(self) -> bool:
+        """The real one's."""
+        return self._real.is_late
+
     async def open(self, listener: SpawnerListener) -> None:
         """As the real one."""
         await self._real.open(listener)

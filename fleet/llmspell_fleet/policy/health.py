@@ -18,6 +18,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
 
     zygote_fault: str
     """Why no kernel can be started now."""
+    zygote_delay: str = ""
+    """Why starts take long now."""
     store_fault: str
     """Why nothing can be recorded now."""
     phases: Mapping[Phase, int]
@@ -34,7 +36,9 @@ def examine(vitals: Vitals) -> dict[str, CheckView]:
     """The checks by name. Without a zygote or a store the fleet is unhealthy; all else degrades it."""
     down = ((phase, vitals.phases.get(phase, 0)) for phase in (Phase.FAILED, Phase.BACKOFF))
     return {
-        "zygote": _check([vitals.zygote_fault], otherwise="unhealthy"),
+        "zygote": _check([vitals.zygote_fault], otherwise="unhealthy")
+        if vitals.zygote_fault
+        else _check([vitals.zygote_delay]),
         "store": _check([vitals.store_fault], otherwise="unhealthy"),
         "kernels": _check(f"{number} {phase.value}" for phase, number in down if number),
         "limits": _check(vitals.unenforced_limits),

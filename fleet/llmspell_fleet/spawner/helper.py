@@ -98,6 +98,11 @@ class Helper:
         """Its process's."""
         return self._process.pid
 
+    @property
+    def is_late(self) -> bool:
+        """Whether it was looked for an answer in vain."""
+        return self._is_ready and bool(self._asked) and self._silent_looks > 0
+
     def start(self, request: StartKernel) -> None:
         """Ask for a fork."""
         if self._is_ready and not self._asked:

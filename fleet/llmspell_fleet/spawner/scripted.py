@@ -47,6 +47,11 @@ class ScriptedSpawner:
         """The real one's."""
         return self._real.pids
 
+    @property
+    def is_late(self) -> bool:
+        """The real one's."""
+        return self._real.is_late
+
     async def open(self, listener: SpawnerListener) -> None:
         """Open the real one, and listen in its listener's place."""
         self._listener = listener

@@ -73,6 +73,11 @@ class Spawner(Protocol):
         """All processes of its own: one helper may take another's place."""
         ...
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the helper has not answered for as long as starts do not take."""
+        ...
+
     async def open(self, listener: SpawnerListener) -> None:
         """Get ready. RefusedError says what is missing."""
         ...

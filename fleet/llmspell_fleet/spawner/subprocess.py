@@ -39,6 +39,11 @@ class SubprocessSpawner:
         """There is no helper."""
         return ()
 
+    @property
+    def is_late(self) -> bool:
+        """There is no helper."""
+        return False
+
     async def open(self, listener: SpawnerListener) -> None:
         """Get ready."""
         self._loop = asyncio.get_running_loop()

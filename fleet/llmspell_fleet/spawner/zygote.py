@@ -76,6 +76,11 @@ class ZygoteSpawner:
         """Those of all zygotes that are there to fork."""
         return tuple(helper.pid for helper in (self._helper, self._next) if helper is not None)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the zygote lets starts wait."""
+        return self._helper is not None and self._helper.is_late
+
     async def open(self, listener: SpawnerListener) -> None:
         """Start the zygote; it takes requests at once and answers them once it has imported everything."""
         self._loop = asyncio.get_running_loop()

@@ -18,6 +18,8 @@ def vitals(**changes: object) -> Vitals:
     ("case", "changes", "check", "status", "detail"),
     [
         ("no zygote", {"zygote_fault": "it exited with code 1"}, "zygote", "unhealthy", "it exited with code 1"),
+        ("a slow zygote", {"zygote_delay": "starts wait"}, "zygote", "degraded", "starts wait"),
+        ("none at all", {"zygote_fault": "gone", "zygote_delay": "starts wait"}, "zygote", "unhealthy", "gone"),
         ("no store", {"store_fault": "disk full"}, "store", "unhealthy", "disk full"),
         ("a failed kernel", {"phases": {Phase.FAILED: 1}}, "kernels", "degraded", "1 FAILED"),
         ("kernels in backoff", {"phases": {Phase.BACKOFF: 2}}, "kernels", "degraded", "2 BACKOFF"),

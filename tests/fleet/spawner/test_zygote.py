@@ -157,9 +157,13 @@ async def test_one_that_hangs_is_killed_and_another_one_serves(site: Spawning, m
     before = await site.start()
     first = zygote_of(site)
     os.kill(first, signal.SIGSTOP)
+    assert not site.spawner.is_late
     kernels = [site.ask() for _ in range(3)]
 
+    await eventually(lambda: site.spawner.is_late, "the zygote to be late")
+    assert not site.told.failures, "it is said before it is killed"
     await site.told.until(lambda: len(site.told.failures) == 3, "three failures")
+    assert not site.spawner.is_late
     after = await site.start()
 
     assert site.told.losses == ["the zygote answered nothing for 1 s, and was killed"]

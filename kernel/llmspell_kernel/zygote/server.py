@@ -142,7 +142,10 @@ class Zygote:
                 return  # whoever wants it sees that there is none, and asks again
 
     def _make_spare(self) -> bool:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return False
         with theirs:
             try:
                 pid = os.fork()

@@ -18,8 +18,9 @@ from support.homes import wait_until
 from support.hostile import ATTACKER, MODES, Mode, spawning_as
 from support.kernels import READY_S
 from support.peers import ANSWER_S, Client
+from support.poorer import WITHOUT_CGROUPS, poor_fleet
 from support.spawning import Spawning, spawning
-from support.tenants import need_root
+from support.tenants import need_root, new_tenant
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
 
@@ -81,6 +82,16 @@ def test_a_tenants_kernels_share_no_bound_of_processes(mode: Mode) -> None:
         return results
 
     assert asyncio.run(start()) == ["1"] * 4
+
+
+def test_a_strict_tenants_kernels_start_over_http_where_no_cgroup_counts_their_threads() -> None:
+    with poor_fleet(config="[fleet]\nstartup_kernels = 0\n", prefix=WITHOUT_CGROUPS) as fleet:
+        tenant = new_tenant(fleet, isolation_level="strict", replicas=4, limits={"processes": FEW})
+
+        kernels = tenant.kernels()
+        assert [(kernel["phase"], kernel["last_death"]) for kernel in kernels] == [("READY", None)] * 4
+        assert kernels[0]["limits"]["processes"] == {"value": FEW, "enforced_by": "rlimit"}
+        assert [tenant.value("return 1") for _ in kernels] == ["1"] * 4
 
 
 SLOW = KernelLimits(output_bytes=0)

@@ -64,13 +64,14 @@ BESIDE: list[tuple[str, str]] = [
     *(("become_root", ""), ("make_namespace", ""), ("mount", ""), ("become_dumpable", ""), ("executable_memory", "")),
     *(("grow_file", "own folder"), ("make_processes", "kernel"), ("find_secret", "secret"), ("remove_file", "socket")),
     *(("kill_everybody", ""), ("shared_anonymous_memory", ""), ("growing_memory", "")),
+    ("use_uncounted_memory", "own folder"),
 ]
 """What is refused at `strict` besides."""
 
 UNTRIED = {"read its parent's environment", "gain rights by a set-user-ID program"}
 """Said of every level, and shown of processes from outside (`tests/fleet/spawner/test_contract.py`)."""
 
-WITHIN = {"use_memory", "use_uncounted_memory", "make_threads", "many_files", "open_files"}
+WITHIN = {"use_memory", "make_threads", "many_files", "open_files"}
 """Of limits, not of isolation."""
 
 

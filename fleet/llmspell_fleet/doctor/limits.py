@@ -261,7 +261,8 @@ async def try_limit(site: Site, shown: str, trial: Trial) -> Finding:
         text = str(fault) or "no end within its time"
         return Finding(kind="limit", name=shown, enforced_by=None, is_promised=True, result="skipped", detail=text)
     by = site.enforced_by(entry, limit)
-    is_promised = by is not None and by not in _NOT_BY.get(shown, ())
+    has_none = shown == _UNCOUNTED and site.level == "strict"  # such memory, which seccomp refuses
+    is_promised = by is not None and (has_none or by not in _NOT_BY.get(shown, ()))
     return Finding(
         kind="limit",
         name=shown,

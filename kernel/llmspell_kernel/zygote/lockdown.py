@@ -18,6 +18,7 @@ from llmspell_kernel.zygote.syscalls import PR_SET_DUMPABLE, check, prctl
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 _SIGNALS_WAITING: Final = 256
+_STACK_BYTES: Final = 8 * 1024 * 1024
 _NOTHING: Final = (
     *(resource.RLIMIT_CORE, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_RTPRIO),
     resource.RLIMIT_NICE,
@@ -49,6 +50,10 @@ def _lock_down(confinement: Confinement) -> None:
     time.tzset()
     for limit in _NOTHING:
         resource.setrlimit(limit, (0, 0))
+    # A stack grows, and RLIMIT_DATA does not count it.
+    soft, _hard = resource.getrlimit(resource.RLIMIT_STACK)
+    stack = _STACK_BYTES if soft == resource.RLIM_INFINITY else min(soft, _STACK_BYTES)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack, stack))
     resource.setrlimit(resource.RLIMIT_SIGPENDING, (_SIGNALS_WAITING, _SIGNALS_WAITING))
     uid = os.getuid() if confinement.uid is None else confinement.uid
     gid = os.getgid() if confinement.uid is None else confinement.uid

@@ -57,6 +57,7 @@ _DUPLICATE, _GET_FD, _SET_FD, _GET_FLAGS, _SET_FLAGS, _DUPLICATE_CLOSED = 0, 1, 
 _FIONREAD, _TIOCOUTQ, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x541B, 0x5411, 0x5421, 0x5450, 0x5451
 _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41
 _SET_ID_BITS: Final = 0o6000
+_PROT_READ_WRITE: Final = 3
 _PROT_EXEC: Final = 4
 _CLOCKS: Final = 16
 """Above are the clocks of other processes, which tell that there are such."""
@@ -97,7 +98,9 @@ def _held() -> dict[str, list[_Instruction]]:
     own = _only(0, [_PID], errno.EPERM)
     return {
         "mmap": _mapping(),
-        "mprotect": _without(2, _PROT_EXEC, errno.EPERM),
+        # Threads' stacks and the allocator's arenas come to be so. What is made read-only is no data any more, which
+        # RLIMIT_DATA counts.
+        "mprotect": _only(2, [_PROT_READ_WRITE], errno.EPERM),
         "openat": _without(3, _SET_ID_BITS, errno.EPERM),
         "open": _without(2, _SET_ID_BITS, errno.EPERM),
         "mkdirat": _without(2, _SET_ID_BITS, errno.EPERM),

@@ -64,13 +64,17 @@ async def test_storage_is_tried_as_one_file_and_as_many(
     assert bool(every.advice) == (every.result == "open")
 
 
-async def test_memory_that_an_rlimit_does_not_count_is_open_and_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("level", "result", "is_promised"), [("process", "open", False), ("strict", "held", True)])
+async def test_memory_that_an_rlimit_does_not_count_is_open_and_not_promised_but_at_strict(
+    level: IsolationLevel, result: str, is_promised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_root("a user for a tenant at strict")
     monkeypatch.setattr(FleetCgroups, "resources", frozenset())
-    async with throwaway_fleet("process") as site:
+    async with throwaway_fleet(level) as site:
         shown = "memory_bytes, shared or read-only"
         finding = await try_limit(site, shown, dict(TRIALS)[shown])
 
-    assert (finding.result, finding.is_promised, finding.enforced_by) == ("open", False, "lua+rlimit"), finding
+    assert (finding.result, finding.is_promised, finding.enforced_by) == (result, is_promised, "lua+rlimit"), finding
 
 
 async def test_memory_is_counted_whatever_it_is_where_cgroups_count() -> None:

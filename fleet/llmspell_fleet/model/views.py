@@ -143,7 +143,7 @@ class ErrorView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ExecuteView(msgspec.Struct, frozen=True, kw_only=True):
-    """What an execution came to. The router splices the kernel's own bytes in; this is their shape."""
+    """What an execution came to: what the controller knows of it, and what the kernel said (`router.said`)."""
 
     kernel_id: KernelId
     session: str

@@ -178,19 +178,9 @@ def _of_phase(kernel: Kernel, of: Situation) -> Iterator[Coming]:
     policy, in_s = of.policy, of.timer_in_s
     match kernel.phase:
         case Phase.STARTING:
-            yield Coming(
-                what="killed",
-                in_s=in_s,
-                setting=f"[fleet] start_deadline = {_time(policy.start_deadline_s)}",
-                detail="if it has not answered by then",
-            )
+            yield _due("killed", of, "start_deadline", policy.start_deadline_s, "it has not answered")
         case Phase.DRAINING:
-            yield Coming(
-                what="interrupted",
-                in_s=in_s,
-                setting=f"[fleet] drain_deadline = {_time(policy.drain_deadline_s)}",
-                detail="if what runs has not ended by then",
-            )
+            yield _due("interrupted", of, "drain_deadline", policy.drain_deadline_s, "what runs has not ended")
         case Phase.STOPPING:
             yield _next_rung(kernel, of)
         case Phase.READY if kernel.spec.max_age_s and kernel.ending is None:
@@ -226,12 +216,19 @@ def _next_rung(kernel: Kernel, of: Situation) -> Coming:
     step = kernel.ending.step if kernel.ending is not None else None
     match step:
         case "interrupt":
-            what, setting = "asked to shut down", f"[fleet] interrupt_deadline = {_time(policy.interrupt_deadline_s)}"
+            what, setting, value_s = "asked to shut down", "interrupt_deadline", policy.interrupt_deadline_s
         case "shutdown":
-            what, setting = "terminated", f"[fleet] shutdown_deadline = {_time(policy.shutdown_deadline_s)}"
+            what, setting, value_s = "terminated", "shutdown_deadline", policy.shutdown_deadline_s
         case _:
-            what, setting = "killed", f"[fleet] stop_deadline = {_time(policy.stop_deadline_s)}"
-    return Coming(what=what, in_s=of.timer_in_s, setting=setting, detail="if its process has not ended by then")
+            what, setting, value_s = "killed", "stop_deadline", policy.stop_deadline_s
+    return _due(what, of, setting, value_s, "its process has not ended")
+
+
+def _due(what: str, of: Situation, setting: str, value_s: float, unless: str) -> Coming:
+    """What the phase's timer does when it fires."""
+    return Coming(
+        what=what, in_s=of.timer_in_s, setting=f"[fleet] {setting} = {_time(value_s)}", detail=f"if {unless} by then"
+    )
 
 
 def _culled(kernel: Kernel, of: Situation) -> Coming:

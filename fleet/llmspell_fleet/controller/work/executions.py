@@ -262,7 +262,7 @@ class Executions:
 
 
 def _head(kernel: KernelId, session: str, *, is_reset: bool, clipped_s: float | None) -> bytes:
-    """What the kernel does not know, to be put in place of the brace that its own bytes begin with."""
+    """What the kernel does not know, to be put in place of the brace that its reply begins with."""
     head = b'{"kernel_id":"%b","session":%b,' % (kernel.encode(), msgspec.json.encode(session))
     if is_reset:
         head += b'"session_reset":true,'

@@ -52,12 +52,14 @@ class Sent(msgspec.Struct):
     is_past: bool = False
     """Sent by an earlier controller."""
 
-    def put_out(self, content: bytes, on_output: Callable[[str, bytes], None], most_bytes: int) -> None:
-        """Hand its output on; Nonsense: it is none, or too much."""
+    def put_out(self, content: bytes, most_bytes: int) -> None:
+        """Hand its output on, if somebody listens; Nonsense: it is none, or too much."""
         self.output_bytes += len(content)
         if self.output_bytes > most_bytes:
             raise Nonsense(f"one execution wrote more than {most_bytes} bytes")
-        on_output(*said.run_output(content))
+        event, output = said.run_output(content)
+        if self.on_output is not None:
+            self.on_output(event, output)
 
     def as_running(self, now: float) -> RunningExecution:
         """For a death certificate."""
@@ -224,12 +226,13 @@ class Channel:
 
     def _hear_past(self, kind: str, asked: str, content: bytes) -> bool:
         self.heard_at = self._loop.time()
-        sent = self._past.get(asked) if kind == "run_reply" else None
-        if sent is None:
+        if asked not in self._past:
             return False
-        reply = said.run_reply(content)
-        del self._past[asked]
-        self._answered(sent, reply)
+        if kind == "run_output":
+            self._past[asked].put_out(content, self._most_bytes)
+        else:
+            reply = said.run_reply(content)
+            self._answered(self._past.pop(asked), reply)
         return True
 
     def _answered(self, sent: Sent, reply: bytes) -> None:
@@ -243,24 +246,14 @@ class Channel:
 
     def _hear(self, kind: str, number: int, content: bytes) -> bool:
         self.heard_at = self._loop.time()
-        if kind == "run_reply":
-            sent = self._sent.get(number)
-            if sent is None:
-                return False
+        if kind == "run_reply" and number in self._sent:
             reply = said.run_reply(content)
-            del self._sent[number]
-            self._answered(sent, reply)
-        elif kind == "run_output":
-            sent = self._sent.get(number)
-            if sent is None or sent.on_output is None:
-                return False
-            sent.put_out(content, sent.on_output, self._most_bytes)
-        elif kind in {"statistics_reply", "limits_reply", "expire_reply"}:
-            asked = self._asked.get(number)
-            if asked is None:
-                return False
+            self._answered(self._sent.pop(number), reply)
+        elif kind == "run_output" and number in self._sent:
+            self._sent[number].put_out(content, self._most_bytes)
+        elif kind in {"statistics_reply", "limits_reply", "expire_reply"} and number in self._asked:
             told = said.statistics(content) if kind == "statistics_reply" else content
-            del self._asked[number]
+            asked = self._asked.pop(number)
             if not asked.done():
                 asked.set_result(told)
         elif kind == "adopt_reply" and number == self._adopting:

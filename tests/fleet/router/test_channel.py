@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from llmspell_fleet.router import link
 from llmspell_fleet.router.channel import LEFT_IN_LINE, Lost
 from support.channels import KILLED, Caller, answer
 from support.kernels import READY_S
@@ -283,3 +284,47 @@ async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
         client.ask("interrupt_request", channel="control")
         assert (await answer(own))["result"] == "mine"
         await successor.close()
+
+
+async def test_what_a_predecessor_s_run_writes_is_no_offence(
+    caller: Caller, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "MOST_UNASKED", 3)
+    heard: list[str] = []
+    writes = "for i = 1, 100 do print(i) local t = os.clock() while os.clock() - t < 0.012 do end end return 'whole'"
+    caller.send(writes, on_output=lambda _event, _output: heard.append(""))
+    await eventually(lambda: heard, "output")
+    successor = Caller(supervised)
+    successor.channel.adopt(())
+    (running,) = (await asyncio.wait_for(successor.channel.inherited(), READY_S)).line
+
+    assert (await answer(running))["result"] == "whole"
+    assert successor.offences == []
+    await successor.close()
+
+
+ODD = (
+    r"return '\xff\xfe\xed\xa0\x80\0\x1b'",
+    r"print('\xff\xed\xa0\x80\0') io.stderr:write('\xc3')",
+    r"error('\xff\xed\xa0\x80')",
+    r"error(setmetatable({}, {__tostring = function() return '\xff' end}))",
+    r"display{json = {a = '\xff\xed\xa0\x80\0', ['\xff'] = 1, [1] = 2, ['1'] = 3}}",
+    r"display{json = {1e308, 1e20, 2^63, -2^63, math.mininteger, math.maxinteger, -0.0, 5e-324}}",
+    r"display{json = {math.huge}}",
+    r"local t = {} for i = 1, 60 do t = {t} end display{json = t}",
+    r"display{html = '\xff', png = '\xff\0', svg = '\xf5', text = '\xed\xa0\x80'}",
+    r"display(setmetatable({}, {__tostring = function() return '\xff' end}))",
+    r"local s = '' for i = 0, 255 do s = s .. string.char(i) end print(s) display{json = s, text = s} return s",
+    r"return 1/0, 0/0, nil",
+    r"error(string.rep('\xff', 1e6))",
+    r"return load('\xff')",
+)
+"""What scripts may do that what a kernel says of it might not be believed."""
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_whatever_a_script_does_its_kernel_is_believed(caller: Caller, is_streamed: bool) -> None:
+    given = {"on_output": lambda _event, output: json.loads(output)} if is_streamed else {}
+    for code in ODD:
+        assert (await caller.run(code, **given))["status"] in {"ok", "error"}, code
+    assert caller.offences == []

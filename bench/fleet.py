@@ -23,6 +23,7 @@ from bench.rawclient import BenchError
 PATIENCE_S = 60.0
 _LOOK_AGAIN_S = 0.001
 _END_WITHIN_S = 30.0
+_TMPFS = "/dev/shm"
 _FAULTS = (OSError, http.client.HTTPException, ValueError)
 Json = dict[str, Any]
 
@@ -163,7 +164,7 @@ class RestartedFleet:
 
     def kernels(self) -> set[int]:
         """Processes of kernels that run, whoever knows of them."""
-        return proc.writing_below(self._home.path / "k")
+        return proc.writing_below(self._home.runtime / "k")
 
     def stop(self) -> None:
         """End it as an operator does; returns when the controller has ended."""
@@ -197,6 +198,7 @@ class FleetHome:
     """A fleet's directories, its configuration, and its commands."""
 
     path: Path
+    runtime: Path
     environ: Mapping[str, str]
 
     @property
@@ -223,7 +225,7 @@ class FleetHome:
 
     def serving(self, process: subprocess.Popen[bytes], exec_at: float) -> Fleet:
         """The fleet of this process, once it says that it is ready."""
-        file = self.path / "fleet.json"
+        file = self.runtime / "fleet.json"
         deadline = time.monotonic() + PATIENCE_S
         # One that was killed has left its own.
         while not file.exists() or json.loads(file.read_text())["pid"] != process.pid:
@@ -256,12 +258,18 @@ class FleetHome:
 
 @contextlib.contextmanager
 def fleet_home(directory: Path, *, kernels: int = 0, tables: Mapping[str, str] | None = None) -> Iterator[FleetHome]:
-    """Directories for one fleet, gone afterwards. `tables` are lines of the configuration's tables."""
-    with tempfile.TemporaryDirectory(prefix="f-", dir=directory) as made:
+    """Directories for one fleet, gone afterwards. `tables` are lines of the configuration's tables.
+
+    The runtime directory is on a tmpfs where there is one, as /run and XDG_RUNTIME_DIR are; all else is on the disk.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="f-", dir=directory) as made,
+        tempfile.TemporaryDirectory(prefix="f-", dir=_TMPFS if Path(_TMPFS).is_dir() else directory) as runtime,
+    ):
         path = Path(made)
         lines = {"fleet": f"startup_kernels = {kernels}", **(tables or {})}
         (path / "fleet.toml").write_text("".join(f"[{table}]\n{text}\n" for table, text in lines.items()))
-        yield FleetHome(path, environment(path))
+        yield FleetHome(path, Path(runtime), {**environment(path), "LLMSPELL_RUNTIME_DIR": runtime})
 
 
 def kill(kernels: Sequence[Json]) -> float:

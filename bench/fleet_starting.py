@@ -40,7 +40,7 @@ def fleet_up(run: Run) -> Figure:
                     command = home.command("fleet", "up", "--daemon")
                     subprocess.run(command, env=home.environ, check=True, capture_output=True, timeout=_DAEMON_LIMIT_S)
                     returned.append(time.perf_counter() - started)
-                    home.end(int((home.path / "fleet.pid").read_text().split()[0]))
+                    home.end(int((home.runtime / "fleet.pid").read_text().split()[0]))
                 except (subprocess.SubprocessError, OSError) as error:
                     raise BenchError(f"`fleet up --daemon` did not start a fleet: {error}") from error
                 finally:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 MAX_EXECUTIONS: Final = 100_000
 MAX_OUTCOMES_BYTES: Final = 256 * 1024 * 1024
-"""Of all outcomes together: the oldest give way."""
+"""Of all outcomes together: the oldest of the tenant that has most of them give way, and nobody else's."""
 EXECUTIONS_KEPT_FOR: Final = timedelta(hours=24)
 
 _ROWS_PER_STATEMENT: Final = 32
@@ -36,6 +36,20 @@ _PRUNED_AT_ONCE: Final = 1000
 _AGE_CHECKED_EVERY_S: Final = 60.0
 _RESERVED_EVENTS: Final = 1000
 """A controller that is killed may have told events whose numbers were not committed: its successor begins above."""
+_OLDEST_BEFORE: Final = (
+    "SELECT id, outcome_bytes FROM executions WHERE status != 'pending' AND created_at < ? "
+    "ORDER BY created_at, rowid LIMIT ?"
+)
+_OLDEST_OF_TENANT: Final = (
+    "SELECT id, outcome_bytes FROM executions WHERE status != 'pending' AND tenant = ? "
+    "ORDER BY created_at, rowid LIMIT ?"
+)
+_MOST_BYTES: Final = (
+    "SELECT tenant FROM executions WHERE status != 'pending' GROUP BY tenant ORDER BY sum(outcome_bytes) DESC LIMIT 1"
+)
+_MOST_EXECUTIONS: Final = (
+    "SELECT tenant FROM executions WHERE status != 'pending' GROUP BY tenant ORDER BY count(*) DESC LIMIT 1"
+)
 _SET_NEXT_EVENT: Final = "REPLACE INTO meta (name, value) VALUES ('next_event', ?)"
 
 
@@ -194,22 +208,25 @@ class Database:
         now = time.monotonic()
         if now >= self._check_age_at:
             oldest = (datetime.now(UTC) - EXECUTIONS_KEPT_FOR).isoformat(timespec="microseconds")
-            if self._delete_oldest_executions(before=oldest) < _PRUNED_AT_ONCE:
+            if self._delete_oldest_executions(_OLDEST_BEFORE, oldest) < _PRUNED_AT_ONCE:
                 self._check_age_at = now + _AGE_CHECKED_EVERY_S
-        if self._executions > MAX_EXECUTIONS or self._outcomes_bytes > MAX_OUTCOMES_BYTES:
-            self._delete_oldest_executions(before=None)
+        if self._outcomes_bytes > MAX_OUTCOMES_BYTES:
+            self._delete_oldest_of(_MOST_BYTES)
+        if self._executions > MAX_EXECUTIONS:
+            self._delete_oldest_of(_MOST_EXECUTIONS)
 
-    def _delete_oldest_executions(self, *, before: str | None) -> int:
-        """Those created before a date, or else until both bounds are kept; those that run are always kept."""
-        found = self.connection.execute(
-            "SELECT id, outcome_bytes FROM executions "
-            "WHERE status != 'pending' AND created_at < ? ORDER BY created_at, rowid LIMIT ?",
-            (before or "~", _PRUNED_AT_ONCE),
-        ).fetchall()
+    def _delete_oldest_of(self, whose: str) -> None:
+        """Until both bounds are kept, of the tenant that has most."""
+        (tenant,) = self.connection.execute(whose).fetchone() or ("",)
+        self._delete_oldest_executions(_OLDEST_OF_TENANT, tenant, is_for_room=True)
+
+    def _delete_oldest_executions(self, which: str, value: str, *, is_for_room: bool = False) -> int:
+        """All of these, or as many as make room; those that run are always kept."""
+        found = self.connection.execute(which, (value, _PRUNED_AT_ONCE)).fetchall()
         gone = []
         for execution, outcome_bytes in found:
             is_over = self._executions > 0.99 * MAX_EXECUTIONS or self._outcomes_bytes > 0.99 * MAX_OUTCOMES_BYTES
-            if before is None and not is_over:
+            if is_for_room and not is_over:
                 break
             gone.append(execution)
             self._executions -= 1

@@ -80,6 +80,8 @@ _VERSION_2: Final = (
     # What a kernel's process was started with, and whose a tenant's are: neither is what should be by now.
     "ALTER TABLE kernels_observed ADD COLUMN isolation_level TEXT",
     "ALTER TABLE tenants ADD COLUMN uid INTEGER",
+    # With all that is asked for when there are too many: whose are most, and which of those are the oldest.
+    "CREATE INDEX executions_by_tenant ON executions (tenant, created_at, status, outcome_bytes)",
 )
 
 MIGRATIONS: Final = (_VERSION_1, _VERSION_2)

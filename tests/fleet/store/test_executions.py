@@ -245,6 +245,38 @@ async def test_beyond_the_bounds_the_oldest_go(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("case", "bound", "value"), [("count", "MAX_EXECUTIONS", 20), ("size", "MAX_OUTCOMES_BYTES", 20 * 1000)]
+)
+async def test_a_tenant_that_floods_pushes_out_nobody_elses(
+    path: Path, monkeypatch: pytest.MonkeyPatch, case: str, bound: str, value: int
+) -> None:
+    monkeypatch.setattr(database, bound, value)
+    others = [asked(f"k{number}", tenant=B, age=timedelta(hours=2)) for number in range(5)]
+    async with opened(path) as store:
+        for request in (*others, *(asked(f"k{number}") for number in range(50))):
+            await store.begin_execution(request)
+            store.finish_execution(outcome(request.id, b"x" * 1000))
+            await store.flush()
+
+        assert all([await store.execution(B, request.id) for request in others]), case
+
+
+@pytest.mark.asyncio
+async def test_an_outcome_beyond_all_bounds_pushes_out_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MAX_OUTCOMES_BYTES", 20_000)
+    other, giant = asked("k", tenant=B, age=timedelta(hours=2)), asked("k")
+    async with opened(path) as store:
+        for request, size in ((other, 1000), (giant, 100_000)):
+            await store.begin_execution(request)
+            store.finish_execution(outcome(request.id, b"x" * size))
+            await store.flush()
+
+        assert await store.execution(B, other.id) is not None
+        assert await store.execution(A, giant.id) is None
+
+
+@pytest.mark.asyncio
 async def test_the_bounds_are_counted_from_what_was_there_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [asked(f"k{number}", age=timedelta(minutes=100 - number)) for number in range(50)]
     async with opened(path) as store:

@@ -3,6 +3,7 @@
 `FleetConfig` knows no file: `config_tables` has the tables, `config_reload` what holds without a restart.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -172,13 +173,18 @@ def load_fleet_file(
 
 
 def load_fleet_config(
-    path: str | None, *, environ: Mapping[str, str], text: str | None = None, source: str | None = None
+    path: str | None,
+    *,
+    environ: Mapping[str, str],
+    text: str | None = None,
+    source: str | None = None,
+    directory: str = "",
 ) -> FleetConfig:
-    """What `load_fleet_file` comes to; relative paths are the working directory's."""
-    return fleet_config(load_fleet_file(path, environ=environ, text=text, source=source))
+    """What `load_fleet_file` comes to; relative paths are `directory`'s, or the working directory's."""
+    return fleet_config(load_fleet_file(path, environ=environ, text=text, source=source), directory)
 
 
-def fleet_config(file: FleetFile) -> FleetConfig:
+def fleet_config(file: FleetFile, directory: str = "") -> FleetConfig:
     """What a file comes to."""
     fleet, logging, restart = file.fleet, file.logging, file.fleet.restart
     limits, strategy = config_tables.limits_of(file.limits), file.load_balancing.strategy
@@ -194,15 +200,15 @@ def fleet_config(file: FleetFile) -> FleetConfig:
         tls_enabled=file.security.tls_enabled,
         metrics_public=file.metrics.public,
         daemon=file.service.daemon,
-        pid_file=_absolute(file.service.pid_file),
+        pid_file=_absolute(file.service.pid_file, directory),
         log_level=kernel_config.LEVELS[logging.level],
-        log_file=_absolute(logging.file),
+        log_file=_absolute(logging.file, directory),
         log_format=logging.format,
         log_rotate_bytes=logging.rotate_size,
         log_rotate_count=logging.rotate_count,
         max_kernels=fleet.max_kernels,
         startup_kernels=max(wanted, len(fleet.kernels)),
-        declared=tuple(map(_declared, fleet.kernels)),
+        declared=tuple(_declared(table, directory) for table in fleet.kernels),
         tenants=tuple(
             config_tables.tenant_of(
                 table, strategy=strategy, limits=limits, isolation_level=file.multi_tenant.isolation_level
@@ -251,12 +257,12 @@ def fleet_config(file: FleetFile) -> FleetConfig:
     )
 
 
-def _declared(table: FleetKernelTable) -> DeclaredKernel:
+def _declared(table: FleetKernelTable, directory: str) -> DeclaredKernel:
     return DeclaredKernel(
         name=table.name,
         port=table.port,
-        log_file=_absolute(table.log_file),
-        pid_file=_absolute(table.pid_file),
+        log_file=_absolute(table.log_file, directory),
+        pid_file=_absolute(table.pid_file, directory),
         idle_timeout_s=table.idle_timeout,
         labels=table.labels,
         restart=table.restart,
@@ -271,8 +277,8 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.lower() for name in names))
 
 
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else kernel_config.absolute_path(path)
+def _absolute(path: str | None, directory: str) -> str | None:
+    return None if path is None else kernel_config.absolute_path(os.path.join(directory, os.path.expanduser(path)))
 
 
 def apply_command_line(config: FleetConfig, *, port: int | None = None) -> FleetConfig:

@@ -1,6 +1,5 @@
 """Where a fleet's configuration comes from: its file, or what was applied to it since that file was last changed."""
 
-import contextlib
 import hashlib
 import os
 
@@ -102,8 +101,9 @@ class ConfigSource:
 
     def _read(self, text: str | None = None, name: str | None = None) -> FleetConfig:
         options, paths = self._options, self._paths
-        with contextlib.chdir(options.directory or "."):  # where relative paths in the file mean what they say
-            config = load_fleet_config(options.config_file, environ=os.environ, text=text, source=name)
+        config = load_fleet_config(
+            options.config_file, environ=os.environ, text=text, source=name, directory=options.directory
+        )
         config = apply_command_line(config, port=options.port)
         config, moved = rerooted(
             config,

@@ -1,5 +1,6 @@
 """A fleet that is an ordinary user's, with tenants at `strict`, from `fleet up` to its end, as clients see it."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,12 @@ ONLY_BY_NAMESPACES = {"learn whether a path exists, and whose it is", "ask wheth
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["namespaces", "no namespaces"])
-def fleet(request: pytest.FixtureRequest) -> Iterator[FleetHome]:
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetHome]:
     need_root("becoming an ordinary user")
-    with plain_home(with_namespaces=request.param) as home, served(home, config=CONFIG) as made:
+    with contextlib.ExitStack() as held:
+        home = held.enter_context(plain_home(with_namespaces=request.param))
+        with contextlib.chdir(tmp_path_factory.mktemp("root's own")):  # as after su, in a folder that one may not enter
+            made = held.enter_context(served(home, config=CONFIG))
         yield made
         log = (made.home.logs / "fleet.log").read_text()
         assert "Traceback" not in log, log[-8000:]

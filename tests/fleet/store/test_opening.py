@@ -272,7 +272,7 @@ def test_a_link_is_not_followed(path: Path, tmp_path: Path, which: str) -> None:
     assert not elsewhere.exists()
 
 
-def test_a_fifo_a_socket_and_a_directory_are_refused_at_once(path: Path, tmp_path: Path) -> None:
+def test_a_fifo_a_socket_and_a_directory_are_refused_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.parent.mkdir(mode=0o700)
     os.mkfifo(path, 0o600)
     with pytest.raises(RefusedError, match="is not a regular file"):
@@ -280,9 +280,9 @@ def test_a_fifo_a_socket_and_a_directory_are_refused_at_once(path: Path, tmp_pat
     path.unlink()
 
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(path.parent)
-        listener.bind("fleet.db")
-        os.chdir(tmp_path)
+        with monkeypatch.context() as there:
+            there.chdir(path.parent)
+            listener.bind("fleet.db")
         with pytest.raises(RefusedError, match="cannot be opened for writing"):
             Store.open(str(path))
     path.unlink()

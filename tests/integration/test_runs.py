@@ -133,6 +133,54 @@ def test_much_output_is_whole(stream: bool, runner: Runner) -> None:
     assert text == "".join(f"{number}\n" for number in range(1, 200001))
 
 
+# --- callers that do not read
+
+TURNS = "for i = 1, {} do io.stdout:write('a') io.stderr:write('b') end ended = true return 'whole'"
+"""From one stream to the other with each byte."""
+
+
+def _in_turn(outputs: list[dict[str, str]]) -> int:
+    """How many outputs of TURNS there are, of which none is missing."""
+    turns = [("stdout", "a"), ("stderr", "b")]
+    assert all((one["name"], one["text"]) == turns[at % 2] for at, one in enumerate(outputs))
+    return len(outputs)
+
+
+def test_a_script_waits_for_a_caller_who_reads_late_and_nothing_is_lost(supervised: Supervised, runner: Runner) -> None:
+    with supervised.connect(unread=1) as late:
+        request = late.send(TURNS.format(150_000), stream=True, ticket=1)
+        supervised.wait_begun(1)
+        for _ in range(3):  # it serves others meanwhile
+            assert runner.reply(runner.ask("statistics_request", {}))["state"] == "busy"
+
+        assert late.reply(request)["result"] == "whole"
+        assert _in_turn(late.outputs[request]) == 300_000
+
+
+def test_a_caller_who_reads_nothing_holds_others_up_until_its_time_is_over(
+    supervised: Supervised, kernel: KernelProcess
+) -> None:
+    with supervised.connect(unread=1) as late, Client(kernel.connection) as client:
+        request = late.send(TURNS.format("1e9"), stream=True, timeout_s=2, ticket=1)
+        supervised.wait_begun(1)
+        assert client.execute("return ended, 6 * 7").result == "nil\t42"
+
+        assert late.reply(request)["status"] == "timeout"
+        assert _in_turn(late.outputs[request]) > 0
+
+
+def test_a_caller_who_leaves_holds_nobody_up(supervised: Supervised, runner: Runner) -> None:
+    with supervised.connect(unread=1) as late:
+        late.send(TURNS.format(150_000), stream=True, ticket=1)
+        supervised.wait_begun(1)
+        behind = runner.send("return ended")
+        runner.reply(runner.ask("statistics_request", {}))
+    assert runner.reply(behind)["result"] == "true"
+
+
+# --- other requests
+
+
 def test_what_cannot_be_read_is_answered(runner: Runner) -> None:
     answer = runner.reply(runner.ask("run_request", {"code": 7}))
 

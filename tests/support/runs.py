@@ -14,8 +14,8 @@ from support.peers import ANSWER_S, Json, endpoint
 class Runner:
     """Sends runs to one kernel and keeps what comes for each."""
 
-    def __init__(self, connection: Json, *, proof: str = "") -> None:
-        """`proof` shows it to be the kernel's supervisor."""
+    def __init__(self, connection: Json, *, proof: str = "", unread: int = 0) -> None:
+        """`proof` shows it to be the kernel's supervisor; it reads no further ahead than `unread`, 0 = without end."""
         self._metadata = {"proof": proof} if proof else {}
         self.session = Session(key=connection["key"].encode(), username="runner", check_pid=False)
         self.replies: dict[str, Json] = {}
@@ -26,7 +26,7 @@ class Runner:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.linger = 0
-        self.socket.rcvhwm = self.socket.sndhwm = 0
+        self.socket.rcvhwm, self.socket.sndhwm = unread, 0
         self.socket.connect(endpoint(connection, "shell"))
 
     def __enter__(self) -> Self:
@@ -75,7 +75,8 @@ class Runner:
         request = message["parent_header"]["msg_id"]
         assert request not in self.replies, f"{message['msg_type']} after the reply"
         if message["msg_type"] == "run_output":
-            self.outputs[request].append(message["content"])
+            content = message["content"]
+            self.outputs[request] += content.get("outputs", [content])
         else:
             assert message["msg_type"].endswith("_reply")
             self.replies[request] = message["content"]

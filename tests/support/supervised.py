@@ -33,6 +33,6 @@ class Supervised:
         wait_until(lambda: self.begun >= ticket, f"ticket {ticket} to begin")
         assert self.begun == ticket
 
-    def connect(self) -> Runner:
-        """Another supervisor."""
-        return Runner(self.kernel.connection, proof=PROOF)
+    def connect(self, *, unread: int = 0) -> Runner:
+        """Another supervisor, which reads no further ahead than that; 0 = without end."""
+        return Runner(self.kernel.connection, proof=PROOF, unread=unread)

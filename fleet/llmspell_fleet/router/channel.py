@@ -54,12 +54,12 @@ class Sent(msgspec.Struct):
 
     def put_out(self, content: bytes, most_bytes: int) -> None:
         """Hand its output on, if somebody listens; Nonsense: it is none, or too much."""
-        self.output_bytes += len(content)
-        if self.output_bytes > most_bytes:
-            raise Nonsense(f"one execution wrote more than {most_bytes} bytes")
-        event, output = said.run_output(content)
-        if self.on_output is not None:
-            self.on_output(event, output)
+        for event, output, size in said.run_outputs(content):
+            self.output_bytes += size
+            if self.output_bytes > most_bytes:
+                raise Nonsense(f"one execution wrote more than {most_bytes} bytes")
+            if self.on_output is not None:
+                self.on_output(event, output)
 
     def as_running(self, now: float) -> RunningExecution:
         """For a death certificate."""

@@ -55,6 +55,12 @@ class RunOutput(msgspec.Struct, gc=False, omit_defaults=True):
     display: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
+class RunOutputs(RunOutput, gc=False, omit_defaults=True):
+    """A run_output as it comes: one, or several."""
+
+    outputs: Annotated[list[RunOutput], msgspec.Meta(min_length=1)] | msgspec.UnsetType = msgspec.UNSET
+
+
 class Client(msgspec.Struct):
     """One that is connected to a kernel."""
 
@@ -111,7 +117,7 @@ def _reader(kind: type[T]) -> Callable[[bytes], T]:
 
 _encode: Final = msgspec.json.Encoder().encode
 _reply: Final = _reader(RunReply)
-_output: Final = _reader(RunOutput)
+_outputs: Final = _reader(RunOutputs)
 statistics: Final = _reader(Statistics)
 adopt_reply: Final = _reader(AdoptReply)
 
@@ -129,11 +135,21 @@ def run_reply(content: bytes) -> bytes:
     return written(_reply(content))
 
 
-def run_output(content: bytes) -> tuple[Literal["output", "display"], bytes]:
-    """What a run_output is, and its text (`{"name", "text"}`) or its MIME bundle."""
-    said = _output(content)
+Output = tuple[Literal["output", "display"], bytes, int]
+"""What an output is; its text (`{"name", "text"}`) or its MIME bundle; no more than the bytes that the script wrote."""
+
+
+def run_outputs(content: bytes) -> list[Output]:
+    """What a run_output holds."""
+    said = _outputs(content)
+    return [_run_output(one) for one in said.outputs] if isinstance(said.outputs, list) else [_run_output(said)]
+
+
+def _run_output(said: RunOutput) -> Output:
     if isinstance(said.display, dict):
-        return "display", written(said.display)
-    if said.name is msgspec.UNSET or said.text is msgspec.UNSET:
+        bundle = written(said.display)
+        return "display", bundle, len(bundle)
+    if said.name is msgspec.UNSET or not isinstance(said.text, str):
         raise Nonsense("it said what is no RunOutput: neither text nor display")
-    return "output", written(said)
+    # A character is at least one byte of what was written, and no kernel says that nothing was.
+    return "output", written(said), len(said.text) or 1

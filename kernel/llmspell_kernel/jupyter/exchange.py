@@ -7,6 +7,7 @@ from typing import Final
 from llmspell_kernel.jupyter.executions import Executions
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.loop import Loop
+from llmspell_kernel.jupyter.replies import Replies
 from llmspell_kernel.jupyter.snapshots import Snapshots
 from llmspell_kernel.runtime.outbox import Outbox
 from llmspell_kernel.runtime.wakeup import Wakeup
@@ -32,6 +33,7 @@ class Exchange:
         executions: Executions,
         snapshots: Snapshots,
         iopub: IOPub,
+        replies: Replies,
         outbox: Outbox,
         wakeup: Wakeup,
         *,
@@ -41,6 +43,7 @@ class Exchange:
         self._executions = executions
         self._snapshots = snapshots
         self._iopub = iopub
+        self._replies = replies
         self._outbox = outbox
         self._wakeup = wakeup
         self._on_change = on_change
@@ -50,8 +53,10 @@ class Exchange:
         loop.timer("flush", self._deliver)
         loop.timer("peek", self._peek)
         loop.timer("iopub", self._advance_iopub)
+        loop.timer("replies", self._advance_replies)
         loop.between = self._between
         iopub.on_stall = lambda: loop.set_if_unset("iopub", time.monotonic() + iopub.retry_s)
+        replies.on_wait = lambda: loop.set_if_unset("replies", time.monotonic() + replies.retry_s)
 
     def _between(self) -> None:
         if self._outbox.urgent:
@@ -69,13 +74,21 @@ class Exchange:
 
     def _deliver(self, _now: float = 0.0) -> None:
         self._loop.clear("flush")
-        if self._iopub.is_congested:
+        if self._iopub.is_congested or (self._replies.is_waiting and self._is_held_up()):
             return
         self._executions.deliver(self._outbox.take(TAKE_AT_ONCE))
         if self._outbox.awake:
             self._loop.set_if_unset("flush", time.monotonic())
         self._snapshots.arrived()
         self._follow()
+
+    def _is_held_up(self) -> bool:
+        """Whether a script waits for its caller to read, so that nothing is lost.
+
+        Only while it runs: its end, also by its time limit or an interrupt, is told, and others have their turn.
+        """
+        run = self._executions.run
+        return run is not None and run.is_held_up and not self._outbox.has_end
 
     def _follow(self) -> None:
         """Set the timers by what runs now."""
@@ -99,5 +112,12 @@ class Exchange:
         self._iopub.advance(now)
         if self._iopub.stalled:
             self._loop.set("iopub", now + self._iopub.retry_s)
+        if self._outbox.awake:
+            self._loop.set_if_unset("flush", now)
+
+    def _advance_replies(self, now: float) -> None:
+        self._replies.advance()
+        if self._replies.is_waiting:
+            self._loop.set("replies", now + self._replies.retry_s)
         if self._outbox.awake:
             self._loop.set_if_unset("flush", now)

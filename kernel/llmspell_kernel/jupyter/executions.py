@@ -100,10 +100,9 @@ class Executions:
         return self._line[0].number if self._line else None
 
     @property
-    def running_due(self) -> float:
-        """Monotonic time at which the running execution must have ended by its own request; 0 = it named none."""
-        run = self._line[0].run if self._line else None
-        return run.due if run else 0.0
+    def run(self) -> Run | None:
+        """The running execution, when it is a run."""
+        return self._line[0].run if self._line else None
 
     def cells_since_symbols(self) -> list[tuple[int, str]]:
         """The cells since that look, the running one included: names that they define are not in it."""
@@ -198,6 +197,8 @@ class Executions:
                 self._stream(*item)
             else:
                 self._event(item)
+        if run := self.run:
+            run.flush()
 
     def _event(self, item: Item) -> None:
         if type(item) is Finished:
@@ -243,11 +244,8 @@ class Executions:
     def _succeed(self, running: _Running, outcome: Outcome, expressions: dict[str, tuple[bool, bytes]] | None) -> None:
         request = running.request
         if outcome.result is not None and not request.silent:
-            self._iopub.publish(
-                "execute_result",
-                _RESULT % (running.count, json_text(outcome.result)),
-                running.message.header_bytes,
-            )
+            content = _RESULT % (running.count, json_text(outcome.result))
+            self._iopub.publish("execute_result", content, running.message.header_bytes)
         result = outcome.result.decode("utf-8", "replace") if outcome.result is not None else None
         self._remember(running, result)
         page = self.page(running.question) if running.question else b""

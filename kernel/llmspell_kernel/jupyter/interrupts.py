@@ -63,7 +63,8 @@ class Interrupts:
     def running_changed(self, now: float) -> None:
         """Another execution runs, or none: what was set for the last one does not concern it."""
         self._loop.clear("press", "stuck")
-        due = self._executions.running_due
+        run = self._executions.run
+        due = run.due if run else 0.0
         if self._executions.running is None or not (due or self.timeout_s):
             self._loop.clear("deadline")
         elif due and self.timeout_s:

@@ -45,6 +45,8 @@ def publish_text(
     iopub: IOPub, name: bytes, data: bytes, *, parent: bytes, run: Run | None, breathe: Callable[[], None]
 ) -> None:
     """Publish text of stdout or stderr in pieces; `breathe` is called between them: others want to be heard."""
+    if not data:
+        return
     if run:
         run.keep(name, data)
     for number, chunk in enumerate(_chunks(data)):

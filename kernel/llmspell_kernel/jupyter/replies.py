@@ -1,9 +1,17 @@
-"""Answers to requests: the reply to whom it is for, between the busy and the idle that everybody hears."""
+"""Answers to requests: the reply to whom it is for, between the busy and the idle that everybody hears.
 
+ZeroMQ counts messages and not bytes, and refuses what it has no room for. So its queue for each client is short, and
+what does not fit waits here, in order. While much does, a script whose output goes to that client waits as well
+(`is_behind`): what a run wrote and came to is not lost to a caller who reads it late.
+"""
+
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import zmq
 
 from llmspell_kernel.diagnostics import Diagnostics
@@ -12,6 +20,27 @@ from llmspell_kernel.jupyter.contents import BUSY, IDLE, ErrorContent, encode
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.transport import send
 from llmspell_kernel.wire.jupyter import Encoder, Message
+
+QUEUE_BYTES: Final = 1024 * 1024
+"""With more than this waiting for the caller of a streamed run, its script waits too."""
+
+MOST_WAITING: Final = 200_000
+"""Replies that wait for one client to read them; what more there is of other things than runs is dropped."""
+
+RETRY_S: Final = 0.001
+RETRY_SLOWLY_S: Final = 0.050
+"""How soon it is tried again, at first and when nothing comes of it."""
+
+_OF_RUNS: Final = frozenset(("run_output", "run_reply"))
+
+Frames = tuple[bytes, ...]
+
+
+class _Waiting(msgspec.Struct):
+    """What waits for one client."""
+
+    messages: deque[Frames] = msgspec.field(default_factory=deque)
+    bytes: int = 0
 
 
 class Replies:
@@ -31,19 +60,74 @@ class Replies:
         self._date = clock.now
         self._iopub = iopub
         self._diagnostics = diagnostics
+        self._waiting: dict[tuple[Any, bytes], _Waiting] = {}
+        """By socket and client."""
+        self.retry_s = RETRY_S
+        """How soon `advance` wants to be called again, while anything is waiting."""
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when something waits: `advance` wants to be called `retry_s` later."""
 
     def send(self, socket: Any, message: Message, msg_type: str, content: bytes) -> None:
         """Send the reply to `message`."""
-        frames = self._encode(msg_type, content, date=self._date(), parent=message.header_bytes)
+        reply = self._encode(msg_type, content, date=self._date(), parent=message.header_bytes)
+        frames = (*message.identities, *reply)
+        if self._waiting and (waiting := self._waiting.get((socket, frames[0]))):
+            if len(waiting.messages) >= MOST_WAITING and msg_type not in _OF_RUNS:
+                self._diagnostics.warn("reply_dropped", f"a client does not read its replies: {msg_type} dropped")
+                return
+        elif self._has_gone(socket, frames):
+            return
+        else:
+            waiting = self._waiting[socket, frames[0]] = _Waiting()
+            self.retry_s = RETRY_S
+        waiting.messages.append(frames)
+        waiting.bytes += sum(map(len, frames))
+        self.on_wait()
+
+    def _has_gone(self, socket: Any, frames: Frames) -> bool:
+        """Send a message; whether nothing remains to be done about it."""
         self._touch(socket)
         try:
-            send(socket, (*message.identities, *frames))
+            send(socket, frames)
         except zmq.Again:
-            self._diagnostics.warn("reply_dropped", f"a client does not read its replies: {msg_type} dropped")
+            return False
         except zmq.ZMQError as fault:
             if fault.errno != zmq.EHOSTUNREACH:
                 raise
             self._diagnostics.count("reply_to_departed")
+        return True
+
+    # --- clients that lag
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything waits for anybody."""
+        return bool(self._waiting)
+
+    def is_behind(self, socket: Any, message: Message) -> bool:
+        """Whether who sent `message` should read before there is more for it."""
+        waiting = self._waiting.get((socket, message.identities[0]))
+        return waiting is not None and waiting.bytes > QUEUE_BYTES
+
+    def advance(self) -> None:
+        """Send what waits."""
+        has_moved = False
+        for key, waiting in list(self._waiting.items()):
+            messages = waiting.messages
+            while messages and self._has_gone(key[0], messages[0]):
+                waiting.bytes -= sum(map(len, messages.popleft()))
+                has_moved = True
+            if not messages:
+                del self._waiting[key]
+        self.retry_s = RETRY_S if has_moved else min(2 * self.retry_s, RETRY_SLOWLY_S)
+
+    def finish(self, within_s: float) -> None:
+        """Send what waits, as far as it is taken within that time."""
+        give_up_at = time.monotonic() + within_s
+        self.advance()
+        while self._waiting and time.monotonic() < give_up_at:
+            time.sleep(self.retry_s)
+            self.advance()
 
     @contextmanager
     def bracket(self, message: Message) -> Iterator[None]:

@@ -36,7 +36,7 @@ from llmspell_kernel.jupyter.replies import Replies
 from llmspell_kernel.jupyter.requests import Requests
 from llmspell_kernel.jupyter.runs import Run, RunRequest
 from llmspell_kernel.jupyter.snapshots import Snapshots
-from llmspell_kernel.jupyter.sockets import Sockets
+from llmspell_kernel.jupyter.sockets import LINGER_MS, Sockets
 from llmspell_kernel.jupyter.succession import Succession
 from llmspell_kernel.jupyter.supervision import Supervision
 from llmspell_kernel.limits import KernelLimits
@@ -127,6 +127,7 @@ class JupyterServer:
             self.executions,
             self._snapshots,
             self.iopub,
+            self._replies,
             outbox,
             outbox_wakeup,
             on_change=self._running_changed,
@@ -180,6 +181,7 @@ class JupyterServer:
     def close(self) -> None:
         """Close the sockets; what is sent is still delivered, within the context's linger time."""
         sockets = self._sockets
+        self._replies.finish(LINGER_MS / 1000)
         self._monitor.close()
         self._subscriptions.close()
         for socket in (sockets.shell, sockets.iopub, sockets.stdin, sockets.control):
@@ -228,6 +230,7 @@ class JupyterServer:
             request = _decode_run(message.content_bytes)
             send = partial(self._replies.send, shell, message, "run_output")
             run = Run(request, time.monotonic(), send, self._succession.keep)
+            run.is_behind = partial(self._replies.is_behind, shell, message)
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
         elif header.msg_type in self.supervision.handlers:
             self.supervision.handlers[header.msg_type](message)

@@ -22,8 +22,8 @@ _TYPES: Final = {
 LINGER_MS: Final = 1000
 """How long a closing kernel still delivers what it has sent."""
 
-REPLIES: Final = 200_000
-"""Replies that wait for one client to read them."""
+REPLIES: Final = 512
+"""Replies that wait for one client inside ZeroMQ; more of them wait with `replies`."""
 
 BACKLOG: Final = 512
 """Connections that may wait to be accepted: a hundred clients come with five each at the same moment."""
@@ -66,7 +66,7 @@ def bind_sockets(
                 # A client that comes back under its identity gets the replies of what it asked before.
                 socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
                 if channel != "hb":
-                    # Replies are not lost to a client that reads them late, and not kept without bound either.
+                    # Who has no room for more is told of, and so is who has left.
                     # The heartbeat's echo would end at the first client that has left.
                     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
                     socket.setsockopt(zmq.SNDHWM, REPLIES)

@@ -110,6 +110,7 @@ class Outbox:
         self._written = 0
         self._put = _Meter()
         self._taken = _Meter()
+        self._ends_put = self._ends_taken = 0
         self._execution_start = 0
         self._awake = False
         self._urgent = False
@@ -181,11 +182,13 @@ class Outbox:
 
     def post_quietly(self, item: Item) -> None:
         """Append something whose reader need not be woken yet: another `post` follows soon (worker.py)."""
+        if type(item) is Finished:
+            self._ends_put += 1
         self._items.append(item)
 
     def post(self, item: Item) -> None:
         """Append something that the reader should see at once."""
-        self._items.append(item)
+        self.post_quietly(item)
         if not self._urgent:
             self._awake = self._urgent = True
             self.wake()
@@ -209,6 +212,11 @@ class Outbox:
         return self._awake
 
     @property
+    def has_end(self) -> bool:
+        """Whether the end of an execution waits: what is before it is all that there will be of that one."""
+        return self._ends_put != self._ends_taken
+
+    @property
     def has_items(self) -> bool:
         """Whether there is anything to take, quiet items included."""
         return bool(self._items)
@@ -228,6 +236,8 @@ class Outbox:
                 meter.text(2, len(item.data))
             elif type(item) is Publication:
                 meter.message(len(item.content))
+            elif type(item) is Finished:
+                self._ends_taken += 1
         self._moved.set()
         return taken
 

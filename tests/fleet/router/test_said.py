@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmspell_fleet.router.said import Nonsense, adopt_reply, run_output, run_reply, statistics
+from llmspell_fleet.router.said import Nonsense, adopt_reply, run_outputs, run_reply, statistics
 
 GOOD = {
     "status": "ok",
@@ -105,16 +105,21 @@ def test_nonsense_is_called_so(case: str) -> None:
 
 
 def test_output_is_text_or_a_bundle_and_nothing_else() -> None:
-    assert run_output(b'{"name":"stdout","text":"a","x":1}') == ("output", b'{"name":"stdout","text":"a"}')
-    assert run_output(b'{"display":{"a":\n1}}') == ("display", b'{"a":1}')
+    text, display = b'{"name":"stdout","text":"a","x":1}', b'{"display":{"a":\n1}}'
+    heard = [("output", b'{"name":"stdout","text":"a"}', 1), ("display", b'{"a":1}', 7)]
+
+    assert [*run_outputs(text), *run_outputs(display)] == heard
+    assert run_outputs(b'{"outputs":[%b,%b]}' % (text, display)) == heard
 
 
 PAST = {"execution": "e1", "msg_id": "fleet_1", "ticket": 1, "sha256": "0" * 64, "running_s": 0.5}
 OTHER_NONSENSE: dict[str, tuple[Callable[[bytes], object], bytes]] = {
-    "output of a third kind": (run_output, b'{"name":"stdin","text":"a"}'),
-    "output without text": (run_output, b'{"name":"stdout"}'),
-    "output of nothing": (run_output, b"{}"),
-    "a display that is none": (run_output, b'{"display":[]}'),
+    "output of a third kind": (run_outputs, b'{"name":"stdin","text":"a"}'),
+    "output without text": (run_outputs, b'{"name":"stdout"}'),
+    "output of nothing": (run_outputs, b"{}"),
+    "several of nothing": (run_outputs, b'{"outputs":[]}'),
+    "several in several": (run_outputs, b'{"outputs":[{"outputs":[{"name":"stdout","text":"a"}]}]}'),
+    "a display that is none": (run_outputs, b'{"display":[]}'),
     "statistics too deep": (statistics, b'{"clients":' + b"[" * 100_000),
     "statistics without a state": (statistics, b"{}"),
     "a kept reply that is none": (adopt_reply, b'{"line":[],"replies":{"e1":{"status":"ok"}},"forgotten":0}'),

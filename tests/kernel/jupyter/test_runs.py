@@ -19,7 +19,8 @@ class Sent(list[bytes]):
 
     @property
     def decoded(self) -> list[Any]:
-        return [msgspec.json.decode(content) for content in self]
+        contents = [msgspec.json.decode(content) for content in self]
+        return [output for content in contents for output in content.get("outputs", [content])]
 
 
 def a_run(**request: Any) -> tuple[Run, Sent]:
@@ -100,6 +101,7 @@ def test_the_same_text_arrives_streamed_or_not(pieces: list[tuple[bytes, bytes]]
         for name, text in pieces:
             write(run, name, text)
 
+    reply(streamed, Outcome("ok", None))
     answer = reply(kept, Outcome("ok", None))
     for name in ("stdout", "stderr"):
         assert answer[name] == "".join(output["text"] for output in sent.decoded if output["name"] == name)

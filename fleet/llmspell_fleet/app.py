@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -138,6 +139,16 @@ class Fleet:
     async def run(self) -> None:
         """Serve until told to stop; then end every kernel."""
         self._stopping = asyncio.Event()
+        # First of all: an address that is taken must not cost a kernel that is about to be adopted.
+        tcp, unix = self._sockets()
+        with tcp, unix:
+            try:
+                await self._run(tcp, unix)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._paths.socket)
+
+    async def _run(self, tcp: socket.socket, unix: socket.socket) -> None:
         from llmspell_fleet.controller.applying import Applying
         from llmspell_fleet.controller.controller import Controller
 
@@ -146,6 +157,7 @@ class Fleet:
         self._applying = Applying(controller, self._source, self._config, self._hold)
         controller.service.configure = self._applying.apply
         self._listen_to_signals(controller)
+        is_orderly = False
         try:
             await controller.start()
             self._source.tidy()
@@ -153,15 +165,25 @@ class Fleet:
                 _LOG.warning("%s", notice)
             if self._source.said:
                 _LOG.info("%s", self._source.said)
-            await self._serve(controller)
+            await self._serve(controller, tcp, unix)
+            is_orderly = True
         finally:
-            await controller.close(is_forced=lambda: self._stops_asked > 1)
+            await controller.close(is_forced=lambda: self._stops_asked > 1, spares_adopted=not is_orderly)
 
-    async def _serve(self, controller: "Controller") -> None:
+    def _sockets(self) -> tuple[socket.socket, socket.socket]:
+        """Where clients are listened to; RefusedError: it cannot be had."""
+        from llmspell_fleet.api import sockets
+        from llmspell_fleet.upgrade import inherited_socket
+
+        if self._handover is not None:
+            return inherited_socket(self._handover.tcp), inherited_socket(self._handover.unix)
+        return sockets.take(self._config.host, self._config.port, self._paths.socket)
+
+    async def _serve(self, controller: "Controller", tcp: socket.socket, unix: socket.socket) -> None:
         # After the controller has begun to start kernels: they come up while this is imported.
         from llmspell_fleet.api.options import HttpOptions
         from llmspell_fleet.api.server import serve_http
-        from llmspell_fleet.upgrade import Upgrader, inherited_socket, settings_of
+        from llmspell_fleet.upgrade import Upgrader, settings_of
 
         config, handover = self._config, self._handover
         server = await serve_http(
@@ -172,12 +194,12 @@ class Fleet:
                 socket=self._paths.socket,
                 version=__version__,
                 host=config.host,
-                port=config.port,
                 allowed_hosts=config.hosts,
                 allowed_origins=config.allowed_origins,
                 is_metrics_public=config.metrics_public,
             ),
-            None if handover is None else (inherited_socket(handover.tcp), inherited_socket(handover.unix)),
+            tcp,
+            unix,
         )
         upgrader = Upgrader(
             controller, server, settings_of(self._options), version=__version__, close_log=self._sink.close

@@ -1,5 +1,7 @@
 """What the fleet refuses or cannot do, each with the HTTP status that says so."""
 
+import errno
+
 from llmspell_fleet.model.kernel import Death
 from llmspell_kernel.errors import LlmspellError, MisuseError, RefusedError
 
@@ -87,6 +89,11 @@ class UnavailableError(FleetError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+def is_own_shortage(fault: OSError) -> bool:
+    """Whether this process or the machine lacks something for the moment: no kernel is to pay for it."""
+    return fault.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class StoreError(UnavailableError):

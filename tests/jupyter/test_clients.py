@@ -217,6 +217,9 @@ async def _started() -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClien
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=READY_S)
+        await client.execute(
+            "", silent=True, reply=True, timeout=READY_S
+        )  # it asks again each second, and leaves late answers behind
         yield manager, client
     finally:
         client.stop_channels()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 
+from llmspell_fleet.api import sockets
 from llmspell_fleet.api.options import HttpOptions
 from llmspell_fleet.api.server import HttpServer, serve_http
 from llmspell_fleet.errors import (
@@ -540,8 +541,8 @@ async def serving(**options: Any) -> AsyncIterator[Site]:
     with tempfile.TemporaryDirectory(prefix="ls-") as folder:
         path = Path(folder) / "fleet.sock"
         fleet, metrics = FakeFleet(), FakeMetrics()
-        settings = HttpOptions(socket=str(path), port=0, version="1.2.3", **options)
-        server = await serve_http(fleet, PRINCIPALS.get, metrics, settings)
+        settings = HttpOptions(socket=str(path), version="1.2.3", **options)
+        server = await serve_http(fleet, PRINCIPALS.get, metrics, settings, *sockets.take("127.0.0.1", 0, str(path)))
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as client:
                 yield Site(fleet, metrics, server, client, path)

@@ -97,6 +97,9 @@ def front(connection: ConnectionInfo) -> Iterator[Front]:
     client.start_channels()
     try:
         client.wait_for_ready(timeout=DEADLINE_S)
+        client.execute(
+            "", silent=True, reply=True, timeout=DEADLINE_S
+        )  # it asks again each second, and leaves late answers behind
         yield Front(client, connection)
     finally:
         client.stop_channels()

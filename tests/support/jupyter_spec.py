@@ -71,6 +71,9 @@ def connected(manager: KernelManager) -> Iterator[BlockingKernelClient]:
     client.start_channels()
     try:
         client.wait_for_ready(timeout=READY_S)
+        client.execute(
+            "", silent=True, reply=True, timeout=READY_S
+        )  # it asks again each second, and leaves late answers behind
         yield client
     finally:
         client.stop_channels()

@@ -9,16 +9,14 @@ MIB = 1024 * KIB
 
 
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to listen, for whom, and how much one client may take."""
+    """Where is listened, for whom, and how much one client may take."""
 
     socket: str
-    """Path of the unix socket; made with mode 0600."""
+    """Path of the unix socket, which is removed at the end."""
     version: str
     """Of llmspell, for the API's description."""
     host: str = "127.0.0.1"
-    """A loopback address: anything else is refused while there is no TLS."""
-    port: int = 9550
-    """0 = whichever is free."""
+    """As the TCP socket's was configured."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names that requests may be addressed to, besides localhost, 127.0.0.1 and ::1."""
     allowed_origins: tuple[str, ...] = ()

@@ -2,15 +2,12 @@
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import itertools
 import logging
 import os
 import re
 import secrets
 import socket
-import stat
 from collections.abc import Callable, Iterable
 from typing import Final, cast
 
@@ -30,7 +27,6 @@ from llmspell_fleet.api.problems import InternalError, problem_answer
 from llmspell_fleet.api.route import Route, RouteTable
 from llmspell_fleet.api.routes import ROUTES
 from llmspell_fleet.errors import BadRequestError, FleetError
-from llmspell_kernel.errors import RefusedError
 
 _LOG: Final = logging.getLogger("llmspell.fleet.api")
 
@@ -119,20 +115,11 @@ async def serve_http(
     principal_of: Callable[[str], Principal | None],
     metrics: MetricsPort,
     options: HttpOptions,
-    inherited: tuple[socket.socket, socket.socket] | None = None,
+    tcp: socket.socket,
+    unix: socket.socket,
 ) -> HttpServer:
-    """Listen, on the TCP and the unix socket of another process image if they are given.
-
-    RefusedError names an address that cannot be had, and what to do.
-    """
-    with contextlib.ExitStack() as undo:
-        if inherited is not None:
-            tcp, unix = inherited
-        else:
-            tcp = undo.enter_context(_tcp_socket(options.host, options.port))
-            unix = undo.enter_context(_unix_socket(options.socket))
-        sockets = tcp.dup(), unix.dup()
-        undo.pop_all()
+    """Listen on these two sockets (`api.sockets`, or another process image's)."""
+    sockets = tcp.dup(), unix.dup()
     host = f"[{options.host}]" if ":" in options.host else options.host
     port = tcp.getsockname()[1]
     guard = Guard(
@@ -279,63 +266,3 @@ class Front:
         for connection in self._server.connections:
             cast(Connection, connection).close_if_late(deadline)
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
-
-
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        raise RefusedError(f"the HTTP address must be an IP address or localhost, not {host!r}") from None
-    if not address.is_loopback:
-        raise RefusedError(
-            f"listening on {host} is refused: beyond loopback it takes TLS, which there is not yet; use 127.0.0.1"
-        )
-    listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(address), port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise RefusedError(
-                f"port {port} on {host} is taken by another program; choose another with --port, or 0 for any"
-            ) from None
-        raise RefusedError(f"port {port} on {host} cannot be listened on: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
-
-
-def _unix_socket(path: str) -> socket.socket:
-    """A socket at `path` for its owner only; one of a controller that is dead is replaced."""
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(path)
-        os.chmod(path, 0o600)
-    except OSError as error:
-        listener.close()
-        raise RefusedError(f"the socket {path} cannot be made: {error.strerror or error}") from None
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RefusedError(f"the socket {path} cannot be made: {error.strerror}") from None
-    if not stat.S_ISSOCK(status.st_mode):
-        raise RefusedError(f"{path} is in the way and is no socket; move it away")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        except OSError as error:
-            raise RefusedError(f"the socket {path} is in the way and does not answer: {error}") from None
-    raise RefusedError(f"another controller listens on {path}; stop it with 'llmspell fleet down'")

@@ -23,6 +23,7 @@ from llmspell_fleet.controller.pools.tenants import Tenants
 from llmspell_fleet.controller.strays import Remnants, end_all, remnants, remove_stray_files
 from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.controller.work.unfinished import Unfinished
+from llmspell_fleet.errors import is_own_shortage
 from llmspell_fleet.model.ids import WARM
 from llmspell_fleet.model.kernel import Kernel, Phase
 from llmspell_fleet.paths import FleetPaths
@@ -141,15 +142,17 @@ class Adoption:
 
     def _connect(self, entry: Entry, process: Process, *, served: bool = False) -> bool:
         """Whether nothing is to be waited for: it serves, and is asked now, or it `served` and nobody can ask it."""
-        connection = self._connection(entry, process)
-        if connection is None and not served:
-            return False
         try:
+            connection = self._connection(entry, process)
+            if connection is None and not served:
+                return False
             # It binds its sockets before it writes its file.
             if connection is None or not _has_socket(connection):
                 raise FileNotFoundError
             self._supervisor.connect(entry, connection, self._unfinished.asked_of(entry.id))
-        except OSError:
+        except OSError as fault:
+            if is_own_shortage(fault):
+                return False
             # What nobody can connect to is of no use to anybody, and does not mend by itself.
             self._supervisor.refused(entry.id, process.pid, UNREACHABLE)
             kill_tree(process)
@@ -162,7 +165,11 @@ class Adoption:
         """What the process's own file says; its predecessor's is not its own."""
         try:
             connection = read_connection_file(os.path.join(self._paths.runtime, f"kernel-{entry.id}.json"))
-        except (LlmspellError, OSError):
+        except LlmspellError:
+            return None
+        except OSError as fault:
+            if is_own_shortage(fault):
+                raise
             return None
         return connection if connection.start_time == process.start_time else None
 

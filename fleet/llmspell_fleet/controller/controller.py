@@ -243,19 +243,25 @@ class Controller:
         except StoreError as fault:
             _LOG.error("the last changes could not be recorded: %s", fault)
 
-    async def stop(self, *, is_forced: Callable[[], bool]) -> None:
-        """Take no more work, and end every kernel: whoever waits for an execution is answered meanwhile."""
+    async def stop(self, *, is_forced: Callable[[], bool], spares_adopted: bool = False) -> None:
+        """Take no more work, and end every kernel: whoever waits for an execution is answered meanwhile.
+
+        With `spares_adopted` those stay that an earlier controller started.
+        """
         if self.supervisor.is_closing:
             return
         self.service.is_ready = False
         self.events.emit("fleet.stopping")
         for tenant in self.tenants:
             tenant.wake()  # none will come: who waits for a kernel sees it when it looks
-        await stop_all(self.supervisor, is_forced=is_forced)
+        await stop_all(self.supervisor, is_forced=is_forced, spares_adopted=spares_adopted)
 
-    async def close(self, *, is_forced: Callable[[], bool]) -> None:
-        """Let go of everything, once `stop` has ended the kernels."""
-        await self.stop(is_forced=is_forced)
+    async def close(self, *, is_forced: Callable[[], bool], spares_adopted: bool = False) -> None:
+        """Let go of everything, once `stop` has ended the kernels.
+
+        With `spares_adopted` those stay that an earlier controller started: who could not start must not end them.
+        """
+        await self.stop(is_forced=is_forced, spares_adopted=spares_adopted)
         self.leases.close()
         await self.background.close()
         await self._spawner.close()

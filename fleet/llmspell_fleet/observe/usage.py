@@ -60,7 +60,7 @@ def own_usage() -> OwnUsage:
 
 
 def usage_of(pid: int) -> ProcessUsage | None:
-    """What process `pid` uses now; None when it is gone, a zombie included."""
+    """What process `pid` uses now; None when it is gone, a zombie included, or cannot be looked at."""
     try:
         stat = _read(f"/proc/{pid}/stat")
         # After the command's name, which may hold anything, even a parenthesis: state is the third field of proc(5).
@@ -73,15 +73,15 @@ def usage_of(pid: int) -> ProcessUsage | None:
             threads=int(fields[17]),
             files=_open_files_of(pid),
         )
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return None
 
 
 def pss_of(pid: int) -> int | None:
-    """The proportional memory of process `pid` in bytes; None when it is gone or may not be looked into."""
+    """The proportional memory of process `pid` in bytes; None when it is gone or cannot be looked into."""
     try:
         rollup = _read(f"/proc/{pid}/smaps_rollup")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except OSError:
         return None
     for line in rollup.splitlines():
         if line.startswith(b"Pss:"):

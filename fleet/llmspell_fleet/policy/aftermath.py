@@ -3,10 +3,10 @@
 *Gone*: STOPPED when no other incarnation was to follow, or when the kernel ended itself as unused ("culled"; it stays
 wanted, so that the next request may start it). For an end of the kernel's own, or one that it gave cause for, its
 restart rule is asked first: where that wants no other incarnation, STOPPED after a good end and FAILED after a crash.
-Then, after a crash, `decide_restart` says STARTING, BACKOFF or FAILED; an end that somebody asked for (`NOT_CRASHES`)
-is no crash, and STARTING follows at once. Whatever is to start is PENDING instead while it is blocked by a kernel that
-it depends on; but what was ended to come again comes: what it had waited for was met when it first began, and a
-good end that it needed (`exited_ok`) may be long past.
+Then, after a crash, `decide_restart` says STARTING, BACKOFF or FAILED; what could not be started at all is tried again
+without end. An end that somebody asked for (`NOT_CRASHES`) is no crash, and STARTING follows at once. Whatever is to
+start is PENDING instead while it is blocked by a kernel that it depends on; but what was ended to come again comes:
+what it had waited for was met when it first began, and a good end that it needed (`exited_ok`) may be long past.
 """
 
 from typing import Any, Final
@@ -53,7 +53,8 @@ def gone(kernel: Kernel, death: Death, at: Circumstances, *, is_permanent: bool 
         return _then(told, start(kernel, at))
     if is_permanent:
         return _then(told, _fail(kernel, death.detail))
-    match decide_restart(crashes, at.policy, now=at.now, jitter=at.jitter):
+    gives_up = death.cause != "spawn_failed"
+    match decide_restart(crashes, at.policy, now=at.now, jitter=at.jitter, gives_up=gives_up):
         case Restart(0.0):
             return _then(told, start(kernel, at))
         case Restart(delay_s, attempt):

@@ -60,11 +60,14 @@ def recent(crashes: tuple[float, ...], policy: RestartPolicy, *, now: float) -> 
 
 
 def decide_restart(
-    crashes: tuple[float, ...], policy: RestartPolicy, *, now: float, jitter: float
+    crashes: tuple[float, ...], policy: RestartPolicy, *, now: float, jitter: float, gives_up: bool = True
 ) -> Restart | StayDown:
-    """What follows the newest of `crashes` (monotonic times, the newest included); `jitter` is in [0, 1)."""
+    """What follows the newest of `crashes` (monotonic times, the newest included); `jitter` is in [0, 1).
+
+    Who never ran is no loop of crashes, and is not to be given up.
+    """
     attempt = len(recent(crashes, policy, now=now))
-    if attempt > policy.max_restarts:
+    if attempt > policy.max_restarts and gives_up:
         return StayDown(f"it crashed {attempt} times within {policy.window_s:g} s, {policy.max_restarts} are repaired")
     if attempt < 2:
         return Restart(0.0, attempt)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from llmspell_fleet.model.ids import KernelId
+from llmspell_fleet.spawner.processes import is_suspended
 from llmspell_kernel.zygote.marks import OPTION
 from llmspell_kernel.zygote.protocol import (
     ForkKernel,
@@ -29,12 +30,13 @@ from llmspell_kernel.zygote.protocol import (
 
 _AT_ONCE: Final = 64
 
-LOOK_S: Final = 1.0
+LOOK_S: Final = 0.5
 """How often it is looked whether it still answers, while it is waited for."""
 
-ANSWER_LOOKS: Final = 5
-START_LOOKS: Final = 30
-"""After so many looks at which nothing had come of it, it hangs: while it serves, and while it still imports.
+SUSPENDED_LOOKS: Final = 1
+ANSWER_LOOKS: Final = 10
+START_LOOKS: Final = 60
+"""After so many looks at which nothing had come of it, it hangs: suspended, while it serves, while it still imports.
 
 Looks, not seconds: a pause of the whole machine counts as one.
 """
@@ -43,7 +45,7 @@ Looks, not seconds: a pause of the whole machine counts as one.
 class Helper:
     """A fresh interpreter with nothing of ours open. Belongs to the event loop.
 
-    One that hangs (suspended, say) is killed: what it was asked for is then unanswered as of one that died.
+    One that hangs is killed, and one that is suspended sooner: what it was asked for is unanswered as of one that died.
     """
 
     def __init__(
@@ -131,12 +133,14 @@ class Helper:
         if self._control is None or (self._is_ready and not self._asked):
             return
         self._silent_looks += 1
-        if self._silent_looks <= (ANSWER_LOOKS if self._is_ready else START_LOOKS):
+        is_stopped = is_suspended(self.pid)
+        most = SUSPENDED_LOOKS if is_stopped else ANSWER_LOOKS if self._is_ready else START_LOOKS
+        if self._silent_looks <= most:
             self._watch()
             return
         silent_s = (self._silent_looks - 1) * LOOK_S
         what = "answered nothing" if self._is_ready else "did not become ready"
-        self.fault = f"the zygote {what} for {silent_s:g} s, and was killed"
+        self.fault = f"the zygote {'was suspended' if is_stopped else f'{what} for {silent_s:g} s'}, and was killed"
         self._process.kill()  # `_read` hears of its end; it forks nothing from here on
 
     def _send(self) -> None:

@@ -1,7 +1,10 @@
 """Kernels as forks of a zygote: the supervisor's side of `llmspell_kernel.zygote`."""
 
 import asyncio
+import contextlib
+import logging
 import os
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -20,6 +23,8 @@ from llmspell_kernel.zygote.protocol import (
     StartKernel,
     Suspended,
 )
+
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
 SHORTEST_LIFE_S: Final = 1.0
 """A zygote that dies sooner is not replaced at once: something is wrong that forking will not mend."""
@@ -109,7 +114,8 @@ class ZygoteSpawner:
 
     def _renew(self, helper: Helper) -> None:
         if self._forks and helper.asked >= self._forks and self._next is None:
-            self._next = self._make()
+            with contextlib.suppress(OSError):  # the next start asks again
+                self._next = self._make()
 
     def _is_ready(self, helper: Helper) -> None:
         if helper is self._next:
@@ -133,6 +139,12 @@ class ZygoteSpawner:
                 return  # the helper's own matter
             case _:
                 assert kernel is not None
+                if not descriptors:
+                    # The system drops those for which a process has no room. It was forked just now: its number is its.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(reply.pid, signal.SIGKILL)
+                    self._listener.start_failed(kernel, "the controller has too many open files to watch its process")
+                    return
                 (pidfd,) = descriptors
                 self._listener.started(kernel, Process(reply.pid, reply.start_time, pidfd, reply.was_spare))
 
@@ -163,7 +175,12 @@ class ZygoteSpawner:
         if self._is_closing:
             return
         if self._helper is None:
-            self._helper = self._make()
+            try:
+                self._helper = self._make()
+            except OSError as fault:
+                _LOG.error("no zygote can be started, which is tried again: %s", fault)
+                self._loop.call_later(SHORTEST_LIFE_S, self._remake)
+                return
         waiting, self._waiting = self._waiting, []
         for request in waiting:
             self._helper.start(request)

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from llmspell_fleet.api import sockets
 from llmspell_fleet.api.options import HttpOptions
 from llmspell_fleet.api.server import HttpServer, serve_http
 from llmspell_kernel.errors import RefusedError
@@ -18,8 +19,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 
 
 async def _serve(path: Path, *, host: str = "127.0.0.1", port: int = 0) -> HttpServer:
-    options = HttpOptions(socket=str(path), host=host, port=port, version="0")
-    return await serve_http(FakeFleet(), PRINCIPALS.get, FakeMetrics(), options)
+    options = HttpOptions(socket=str(path), host=host, version="0")
+    return await serve_http(FakeFleet(), PRINCIPALS.get, FakeMetrics(), options, *sockets.take(host, port, str(path)))
 
 
 async def test_the_unix_socket_is_its_owner_s_and_needs_a_token_too() -> None:

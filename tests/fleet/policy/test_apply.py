@@ -278,7 +278,7 @@ states = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(states, wishes, st.booleans())
 def test_applying_twice_changes_nothing_the_second_time(before: State, says: Wanted, prunes: bool) -> None:
     todo = plan(before, says, prunes=prunes)
@@ -292,7 +292,7 @@ def test_applying_twice_changes_nothing_the_second_time(before: State, says: Wan
     assert applied(after, again) == after
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(states, wishes, st.booleans())
 def test_what_the_plan_shows_is_exactly_what_becomes_different(before: State, says: Wanted, prunes: bool) -> None:
     todo = plan(before, says, prunes=prunes)
@@ -317,7 +317,7 @@ def test_what_the_plan_shows_is_exactly_what_becomes_different(before: State, sa
     assert len(todo.changes) == len(different)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(states, wishes, st.booleans())
 def test_what_differs_from_the_file_afterwards_is_shown_as_drift(before: State, says: Wanted, prunes: bool) -> None:
     todo = plan(before, says, prunes=prunes)

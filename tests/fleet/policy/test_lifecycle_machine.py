@@ -243,7 +243,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLife.settings = settings(max_examples=150, stateful_step_count=40)
 
 BEGUN = [StartAsked(), Spawned(1, 10, 1, 0.0, ""), Answered(1)]
 

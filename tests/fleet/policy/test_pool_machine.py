@@ -227,4 +227,4 @@ def _death(kernel: Kernel, incarnation: int, cause: Cause) -> Death:
 
 
 TestPool = Pool.TestCase
-TestPool.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestPool.settings = settings(max_examples=100, stateful_step_count=50)

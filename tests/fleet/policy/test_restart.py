@@ -40,6 +40,12 @@ def test_one_crash_too_many_is_not_repaired() -> None:
     assert decision == StayDown("it crashed 5 times within 60 s, 4 are repaired")
 
 
+def test_what_never_ran_is_not_given_up() -> None:
+    decision = decide_restart((60, 70, 80, 90, 100), POLICY, now=100, jitter=0.0, gives_up=False)
+
+    assert decision == Restart(0.3, 5)
+
+
 def test_a_fleet_that_repairs_nothing_leaves_the_first_crash() -> None:
     assert isinstance(decide_restart((100,), RestartPolicy(max_restarts=0), now=100, jitter=0.0), StayDown)
 

@@ -278,7 +278,7 @@ class World:
 shapes: Any = st.tuples(st.integers(0, 7), st.integers(0, 3), st.integers(0, 3)).filter(lambda shape: any(shape[1:]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(shapes, st.data())
 def test_it_ends_with_all_kernels_new_and_the_same_and_never_too_few_or_too_many(
     shape: tuple[int, int, int], data: st.DataObject
@@ -300,7 +300,7 @@ def test_it_ends_with_all_kernels_new_and_the_same_and_never_too_few_or_too_many
     assert all(world.kernels[one].incarnation == was.incarnation + 1 for one, was in world.at_first.items())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(shapes, st.data())
 def test_it_ends_whatever_happens_to_the_kernels(shape: tuple[int, int, int], data: st.DataObject) -> None:
     world = World(*shape)
@@ -333,7 +333,7 @@ def test_it_ends_whatever_happens_to_the_kernels(shape: tuple[int, int, int], da
     assert world.last.end == "done" or world.last.reason
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(shapes.filter(lambda shape: shape[0] > 0))
 def test_when_no_new_incarnation_can_be_had_the_rest_goes_on_serving(shape: tuple[int, int, int]) -> None:
     world = World(*shape)

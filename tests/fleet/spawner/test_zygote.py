@@ -152,8 +152,17 @@ async def test_more_requests_than_a_socket_holds_are_all_answered(site: Spawning
     await site.served(*kernels)
 
 
-async def test_one_that_hangs_is_killed_and_another_one_serves(site: Spawning, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [("suspended", "was suspended"), ("hung, as far as is seen", "answered nothing for 1 s")],
+)
+async def test_one_that_hangs_is_killed_and_another_one_serves(
+    site: Spawning, monkeypatch: pytest.MonkeyPatch, case: str, reason: str
+) -> None:
     monkeypatch.setattr(helper, "LOOK_S", 0.2)
+    monkeypatch.setattr(helper, "ANSWER_LOOKS", 5)
+    if case != "suspended":
+        monkeypatch.setattr(helper, "is_suspended", lambda _pid: False)
     before = await site.start()
     first = zygote_of(site)
     os.kill(first, signal.SIGSTOP)
@@ -166,7 +175,7 @@ async def test_one_that_hangs_is_killed_and_another_one_serves(site: Spawning, m
     assert not site.spawner.is_late
     after = await site.start()
 
-    assert site.told.losses == ["the zygote answered nothing for 1 s, and was killed"]
+    assert site.told.losses == [f"the zygote {reason}, and was killed"]
     assert set(site.told.failures) == set(kernels)
     assert process_start_time(first) is None, "killed and reaped: it forks nothing any more"
     assert zygote_of(site) != first
@@ -183,6 +192,7 @@ async def test_one_that_hangs_before_it_is_ready_is_killed_too(site: Spawning, m
     kernel = site.ask()
     await eventually(lambda: site.spawner.pid is not None, "the next zygote")
     monkeypatch.setattr(helper, "START_LOOKS", 20)
+    monkeypatch.setattr(helper, "is_suspended", lambda _pid: False)  # as one that hangs of itself
     os.kill(zygote_of(site), signal.SIGSTOP)
 
     await site.told.until(lambda: kernel in site.told.failures, "its failure")

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmspell_fleet.model.event import Event, EventType
@@ -119,7 +119,7 @@ def _by(records: list[Any], key: str) -> dict[Any, Any]:
     return {getattr(record, key): record for record in records}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     kernels=st.lists(kernels, max_size=40),
     tenants=st.lists(tenants, max_size=5),
@@ -163,7 +163,7 @@ def test_any_record_survives_saving_and_loading(
     assert loaded.next_event_seq == (events[-1].seq + 1 if events else 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(kernel=kernels, found=st.lists(deaths, max_size=30))
 def test_any_certificate_survives_and_the_last_20_are_kept(kernel: Kernel, found: list[Death]) -> None:
     found = [type(death)(**{**_fields(death), "kernel_id": kernel.id}) for death in found]

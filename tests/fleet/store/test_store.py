@@ -226,7 +226,7 @@ def _apply(store: Any, model: _Model, what: str, key: Any, value: Any) -> None:
             store.delete_lease(key)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(_CHANGES, max_size=40))
 def test_any_order_of_changes_comes_to_the_same_however_it_is_cut_into_commits(changes: list[Any]) -> None:
     async def run(store: Store, model: _Model) -> None:

@@ -4,7 +4,7 @@ import re
 from itertools import count
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmspell_kernel.analysis import tokens
@@ -323,7 +323,7 @@ function result() return table.concat(seen, "\\n") end
 """
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(bodies(st.recursive(st.just("local a = 1"), statements, max_leaves=12)))
 def test_the_locals_of_finished_code_are_those_of_a_real_lua(program: str) -> None:
     lua = pytest.importorskip("lupa.lua54").LuaRuntime()

@@ -25,6 +25,9 @@ _LOG: Final = logging.getLogger("llmspell.fleet")
 SWEEP_S: Final = 0.010
 """How long ends are collected: one look finds the orphans of all."""
 
+AGAIN_S: Final = 1.0
+"""When it is looked again after that was not possible."""
+
 _PARENT: Final = 4 - 3
 _SESSION: Final = 6 - 3
 """Fields of proc_pid_stat(5), counted from the state, which follows the command's name."""
@@ -59,6 +62,13 @@ class Orphans:
     def sweep(self) -> None:
         """Kill what is there now, and come back for what that leaves."""
         self._timer = None
+        try:
+            self._sweep()
+        except OSError as fault:
+            _LOG.warning("it cannot be seen what ended kernels have left: %s", fault)
+            self._timer = self._loop.call_later(AGAIN_S, self.sweep)
+
+    def _sweep(self) -> None:
         killed = kill_orphans(self._own()) if self._is_reaper else []
         for pid in killed:
             with contextlib.suppress(ChildProcessError):

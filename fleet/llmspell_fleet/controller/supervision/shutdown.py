@@ -17,12 +17,16 @@ LOOK_S: Final = 0.1
 """How often it is asked whether the end is to be forced."""
 
 
-async def stop_all(supervisor: Supervisor, *, is_forced: Callable[[], bool]) -> None:
-    """End every process, and come back when they are gone. What should be is not changed by it."""
+async def stop_all(supervisor: Supervisor, *, is_forced: Callable[[], bool], spares_adopted: bool = False) -> None:
+    """End every process, and come back when they are gone. What should be is not changed by it.
+
+    With `spares_adopted` those that an earlier controller started go on, for a later one to adopt.
+    """
     supervisor.is_closing = True
     supervisor.lasting = _lasting({entry.id: entry.kernel for entry in supervisor})
-    waiting = [entry for entry in supervisor if entry.kernel.phase in HAS_PROCESS]
-    for entry in supervisor:
+    ending = [entry for entry in supervisor if not (spares_adopted and entry.is_adopted and entry.process is not None)]
+    waiting = [entry for entry in ending if entry.kernel.phase in HAS_PROCESS]
+    for entry in ending:
         supervisor.apply(entry, DrainAsked() if entry.load else StopAsked(is_forced=is_forced()))
     was_forced = False  # those that drain have not heard of it yet
     while waiting := [entry for entry in waiting if entry.kernel.phase in HAS_PROCESS]:

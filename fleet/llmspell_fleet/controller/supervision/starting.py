@@ -30,7 +30,7 @@ class Starts:
         store: Store,
         paths: FleetPaths,
         holder: Holder,
-        on_failed: Callable[[KernelId, str], None],
+        on_failed: Callable[[KernelId, str, bool], None],
         *,
         log_level: str,
     ) -> None:
@@ -91,6 +91,6 @@ class Starts:
             )
             request = replace(request, confinement=self.isolate(entry, request.confinement))
         except (OSError, RefusedError) as fault:
-            self._on_failed(entry.id, str(fault))
+            self._on_failed(entry.id, str(fault), isinstance(fault, RefusedError))
             return
         self._spawner.start(request)

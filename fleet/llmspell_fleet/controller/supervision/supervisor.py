@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from msgspec.structs import replace
 
@@ -22,6 +22,7 @@ from llmspell_fleet.controller.supervision.endings import Endings
 from llmspell_fleet.controller.supervision.orphans import Orphans
 from llmspell_fleet.controller.supervision.starting import Starts
 from llmspell_fleet.controller.supervision.stopping import step
+from llmspell_fleet.errors import is_own_shortage
 from llmspell_fleet.model.event import EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
@@ -46,6 +47,9 @@ from llmspell_fleet.router.channel import Channel
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_fleet.store.store import Store
 from llmspell_kernel.connection import ConnectionInfo
+
+AGAIN_S: Final = 0.1
+"""When it is tried again to connect to a kernel after we had nothing to do it with."""
 
 
 class SupervisionMetrics(Protocol):
@@ -104,14 +108,11 @@ class Supervisor(Entries):
 
     def add(self, kernel: Kernel) -> Entry:
         """Take a kernel in; it has no process of ours yet."""
-        output = Output(files.fifo_path(self._paths, kernel.id), self._log_files(kernel.spec))
+        output = Output(files.fifo_path(self._paths, kernel.id), _log_files(self._paths, kernel.spec))
         entry = self._entries[kernel.id] = Entry(kernel, output)
         self._store.save_kernel(kernel)
         self.holder.take_in(entry)
         return entry
-
-    def _log_files(self, spec: KernelSpec) -> list[str]:
-        return [self._paths.kernel_log(spec.id), *filter(None, [spec.log_file])]
 
     def forget(self, entry: Entry) -> None:
         """A kernel without a process leaves for good, and its files with it."""
@@ -128,7 +129,7 @@ class Supervisor(Entries):
         """What it should be: its limits now, where that can be, and the rest from its next incarnation on."""
         is_aging = (spec.max_age_s, spec.max_age_variance) != _aging(entry.kernel.spec)
         entry.kernel = replace(entry.kernel, spec=spec)
-        entry.output.log_files = self._log_files(spec)
+        entry.output.log_files = _log_files(self._paths, spec)
         self._store.save_kernel(entry.kernel)
         if is_aging:
             self.apply(entry, Changed())
@@ -218,11 +219,11 @@ class Supervisor(Entries):
         self.apply(entry, event)
         self._ended(entry, replace(self._endings.certificate(entry, "unknown", reason), pid=event.pid))
 
-    def start_failed(self, kernel: KernelId, reason: str) -> None:
-        """There is no process (SpawnerListener)."""
+    def start_failed(self, kernel: KernelId, reason: str, is_permanent: bool = False) -> None:
+        """There is no process (SpawnerListener); `is_permanent`: nor would there be at another try."""
         entry = self._entries[kernel]
         death = self._endings.certificate(entry, "spawn_failed", reason)
-        self.apply(entry, SpawnFailed(death))
+        self.apply(entry, SpawnFailed(death, is_permanent))
         self._record(entry, death)
 
     def serving(self, kernel: KernelId, pid: int, connection: ConnectionInfo) -> None:
@@ -233,7 +234,10 @@ class Supervisor(Entries):
         try:
             self.connect(entry, connection)
         except OSError as fault:
-            self.apply(entry, Unresponsive(entry.kernel.incarnation, f"it says that it serves, and {fault}"))
+            if is_own_shortage(fault):
+                self._loop.call_later(AGAIN_S, self.serving, kernel, pid, connection)
+            else:
+                self.apply(entry, Unresponsive(entry.kernel.incarnation, f"it says that it serves, and {fault}"))
 
     def connect(self, entry: Entry, connection: ConnectionInfo, executions: Sequence[str] | None = None) -> None:
         """Open the connection to an incarnation that serves; `executions` of an earlier controller are asked for."""
@@ -313,6 +317,10 @@ class Supervisor(Entries):
             if entry.kernel.phase not in HAS_PROCESS:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()
+
+
+def _log_files(paths: FleetPaths, spec: KernelSpec) -> list[str]:
+    return [paths.kernel_log(spec.id), *filter(None, [spec.log_file])]
 
 
 def _aging(spec: KernelSpec) -> tuple[float, float]:

@@ -94,7 +94,7 @@ async def test_lines_are_kept_as_text(kernel: Kernel, case: str, writes: list[by
     assert kernel.texts == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.binary(min_size=1, max_size=9) | st.just(b"\n") | st.integers(1, 9000).map(lambda n: b"x" * n), max_size=7

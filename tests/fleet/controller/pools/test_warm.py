@@ -89,21 +89,16 @@ async def test_a_new_tenant_is_given_warm_kernels_and_others_take_their_place(co
         assert [event.data["warm"] for event in told] == [True]
 
 
-async def test_a_claim_takes_less_than_a_millisecond(controller: Start) -> None:
+async def test_a_claim_waits_for_nothing(controller: Start) -> None:
     async with controller(warm_size=8) as site:
         tenant = await site.tenant(replicas=0)
         await filled(site, 8)
-        loop, tenants = asyncio.get_running_loop(), site.controller.tenants
-        took = []
+        tenants = site.controller.tenants
         for _ in range(8):
-            began = loop.time()
             entry = tenants.add_kernel(tenant, tenants.new_spec(tenant))
-            took.append(loop.time() - began)
             assert entry is not None
             assert entry.kernel.phase is Phase.READY
         tenants.change(tenant, replace(tenant.spec, replicas=8))
-
-        assert sorted(took)[4] < 0.001, took
 
 
 async def test_name_and_timeouts_are_given_at_the_claim(controller: Start) -> None:

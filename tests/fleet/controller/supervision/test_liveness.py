@@ -125,6 +125,8 @@ async def test_a_zygote_that_hangs_keeps_no_kernel_from_coming_back(
     controller: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(helper, "LOOK_S", 0.2)
+    monkeypatch.setattr(helper, "ANSWER_LOOKS", 5)
+    monkeypatch.setattr(helper, "is_suspended", lambda _pid: False)  # as one that hangs of itself
     async with controller(probe=PATIENT, restart=RestartPolicy(start_deadline_s=0.5, first_delay_s=0.01)) as site:
         entry = only(tenant := await site.tenant())
         zygote = site.spawner.pid

@@ -1,7 +1,10 @@
 """A controller or a zygote that is killed: what runs goes on, and is taken up again."""
 
 import os
+import resource
 import signal
+import socket
+import subprocess
 from typing import Any
 
 import pytest
@@ -126,6 +129,53 @@ def test_a_kernel_that_nobody_can_connect_to_any_more_is_replaced_at_once(fleet:
     assert "nobody could connect" in back["last_death"]["detail"]
     assert is_gone(lost["pid"])
     assert tenant.kernel(other["id"])["pid"] == other["pid"]
+
+
+@pytest.mark.parametrize("case", ["the port is taken", "the socket's place is taken", "it may open few files"])
+def test_a_successor_that_cannot_start_costs_no_kernel(fleet: FleetHome, case: str) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=3)
+    before = _by_id(tenant.kernels())
+    kill_controller(fleet)
+    in_the_way, command = fleet.home.runtime / "fleet.sock", fleet.home.command("fleet", "up", "--foreground", "--port")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1]) if case == "the port is taken" else "0"
+        if case == "the socket's place is taken":
+            in_the_way.unlink()
+            in_the_way.mkdir()
+        prefix = ["prlimit", "--nofile=40:40"] if case == "it may open few files" else []
+        done = subprocess.run(
+            [*prefix, *command, port],
+            env=fleet.home.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode not in {0, 130}, done
+    assert "Traceback" not in done.stderr
+    if in_the_way.is_dir():
+        in_the_way.rmdir()
+
+    up_again(fleet)
+
+    assert _by_id(tenant.wait_ready(3)) == before
+
+
+def test_a_controller_that_has_no_descriptors_for_a_while_gives_no_kernel_up(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme", replicas=2)
+    kernels = tenant.kernels()
+    limits = resource.prlimit(fleet.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(fleet.pid, resource.RLIMIT_NOFILE, (16, limits[1]))
+    for kernel in kernels:
+        os.kill(kernel["pid"], signal.SIGKILL)
+    log = fleet.home.logs / "fleet.log"
+    wait_until(lambda: log.read_text().count("kernel.backoff") >= 2, "starts that fail for want of a descriptor")
+    resource.prlimit(fleet.pid, resource.RLIMIT_NOFILE, limits)
+
+    after = tenant.wait_ready(2)
+
+    assert {kernel["id"] for kernel in after} == {kernel["id"] for kernel in kernels}
+    assert tenant.value("return 6 * 7") == "42"
 
 
 def test_a_lease_outlives_the_controller(fleet: FleetHome) -> None:

@@ -170,6 +170,11 @@ class Channel:
         """Of the execution that was sent last; those that follow have higher ones."""
         return self._tickets
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the kernel should take what it was sent before it is sent more executions."""
+        return self._link.is_full
+
     def has_begun(self, answer: "asyncio.Future[bytes]") -> bool:
         """Whether the execution of `answer` is known to have begun."""
         begun = self._progress.begun

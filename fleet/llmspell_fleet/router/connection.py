@@ -9,7 +9,9 @@ import asyncio
 import errno
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from llmspell_kernel.connection import is_loopback
@@ -17,6 +19,9 @@ from llmspell_kernel.wire.zmtp import GREETING, ProtocolError, Reader, packed, r
 
 READ_BYTES: Final = 64 * 1024
 """What is read of one connection before the others get their turn."""
+
+WRITES: Final = 16
+"""Messages, or what is left of one, that are given to the system before the others get their turn."""
 
 LAST_READS: Final = 256
 """The same of one whose end has come: far more than the system keeps for a reader."""
@@ -33,7 +38,7 @@ class Connection:
 
     __slots__ = (
         *("_endpoint", "_greeting", "_is_closed", "_is_ready", "_loop", "_may_write", "_on_end", "_on_message"),
-        *("_reader", "_retry", "_socket", "_unsent"),
+        *("_reader", "_retry", "_socket", "_unsent", "unsent_bytes"),
     )
 
     def __init__(
@@ -55,8 +60,10 @@ class Connection:
         self._reader = Reader(most_bytes)
         self._retry: asyncio.TimerHandle | None = None
         self._is_closed = self._is_ready = self._may_write = False
-        self._unsent = bytearray()
+        self._unsent: deque[bytes | memoryview] = deque()
         """What waits until that is so."""
+        self.unsent_bytes = 0
+        """Of what was sent, what the peer and the system have not taken."""
         self._socket: socket.socket | None = None
         self._connect()
 
@@ -109,7 +116,11 @@ class Connection:
         if self._may_write:
             self._write(packed(frames))
         elif self._socket is not None or self._retry is not None:
-            self._unsent += packed(frames)
+            self._put(packed(frames))
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._unsent.append(data)
+        self.unsent_bytes += len(data)
 
     def _write(self, data: bytes) -> None:
         assert self._socket is not None
@@ -118,23 +129,40 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # What has arrived is still read, and then its end. Nobody else tells of that: where a peer left with
-            # something unread, uvloop watches no more.
-            self._may_write = False
-            self._loop.call_soon(self.read_all)
+            self._broke()
             return
         if sent < len(data):
             self._may_write = False
-            self._unsent += data[sent:]
+            self._put(memoryview(data)[sent:])
             self._loop.add_writer(self._socket.fileno(), self._writable)
+
+    def _broke(self) -> None:
+        # What has arrived is still read, and then its end. Nobody else tells of that: where a peer left with
+        # something unread, uvloop watches no more.
+        assert self._socket is not None
+        self._loop.remove_writer(self._socket.fileno())
+        self._may_write = False
+        self._loop.call_soon(self.read_all)
 
     def _writable(self) -> None:
         assert self._socket is not None
+        unsent = self._unsent
+        try:
+            sent = self._socket.sendmsg(islice(unsent, WRITES)) if unsent else 0
+        except BlockingIOError:
+            return
+        except OSError:
+            self._broke()
+            return
+        self.unsent_bytes -= sent
+        while unsent and sent >= len(unsent[0]):
+            sent -= len(unsent.popleft())
+        if unsent:
+            # Of a large one no copy is made each time.
+            unsent[0] = memoryview(unsent[0])[sent:]
+            return
         self._loop.remove_writer(self._socket.fileno())
         self._may_write = True
-        waiting, self._unsent = bytes(self._unsent), bytearray()
-        if waiting:
-            self._write(waiting)
 
     # --- in
 
@@ -157,6 +185,8 @@ class Connection:
         if self._reader.is_ready and not self._is_ready:
             # No sooner: a message that comes before the peer has said that it is ready breaks the protocol.
             self._is_ready = True
+            if self._unsent:
+                self._loop.add_writer(self._socket.fileno(), self._writable)
             self._writable()
         for frames in messages:
             if self._is_closed:  # by what was heard before
@@ -187,6 +217,7 @@ class Connection:
             self._socket = None
         self._is_closed, self._may_write = True, False
         self._unsent.clear()
+        self.unsent_bytes = 0
 
 
 def _address(endpoint: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:

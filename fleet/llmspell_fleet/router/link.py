@@ -22,6 +22,9 @@ LEFT_S: Final = 5.0
 MOST_UNASKED: Final = 10_000
 """Messages that answer nothing: more are no late answers to an earlier controller."""
 
+MOST_UNSENT_BYTES: Final = 128 * 1024 * 1024
+"""With more that its kernel has not taken yet, a connection is full."""
+
 MOST_DIGITS: Final = 18
 """Of a request's number."""
 
@@ -190,6 +193,11 @@ class Link:
         self._connection.close()
 
     # --- out
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits to be sent than should."""
+        return self._connection.unsent_bytes > MOST_UNSENT_BYTES
 
     def _send(self, kind: str, content: bytes, metadata: bytes = EMPTY_OBJECT) -> int:
         self._connection.send(self._encoder.encode(kind, content, date=_DATE, metadata=metadata))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Peer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._socket.setsockopt(zmq.RCVHWM, 1)
         self._socket.bind(f"ipc://{folder}/s-1")
         self.info = ConnectionInfo(
             shell_port=1,
@@ -340,6 +342,28 @@ async def test_what_waits_for_a_slow_reader_arrives_whole_and_in_order(peer: Pee
     received = [await peer.receive() for _ in codes]
 
     assert [message["content"]["code"] for _, message in received] == codes
+    heard.link.close()
+
+
+async def test_what_is_not_taken_costs_no_more_for_being_much(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "MOST_UNSENT_BYTES", 100_000_000)
+    heard = Heard(peer.info)
+    heard.link.hello()
+    await peer.receive()  # and no more: its queue is short, and so fills
+    began = time.process_time()
+    code = "x" * 5_000_000
+    for number in range(24):
+        assert not heard.link.is_full, number
+        heard.link.run(RunContent(code, 1, 0, False))
+        await asyncio.sleep(0)
+        if heard.link.is_full:
+            break
+    assert heard.link.is_full
+    received = [await peer.receive() for _ in range(number + 1)]
+
+    assert [len(message["content"]["code"]) for _, message in received] == [len(code)] * (number + 1)
+    assert not heard.link.is_full
+    assert time.process_time() - began < 10  # what was quadratic took 50 s
     heard.link.close()
 
 

@@ -134,6 +134,12 @@ class Executions:
         is_reset = False
         while True:
             entry, channel = await self._kernel(tenant, request.session, due)
+            if channel.is_full:
+                self._metrics.execution_refused(tenant.id, "kernel_full")
+                raise UnavailableError(
+                    f"not begun: kernel {entry.id} has not taken yet what it was sent; send again later",
+                    retry_after_s=READY_RETRY_S,
+                )
             session = request.session or own_session(entry)
             if request.session is not None and tenant.settle(session, entry.id, entry.kernel.incarnation):
                 is_reset = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from llmspell_fleet.controller.pools.tenant import Tenant, own_session
 from llmspell_fleet.controller.work import executions
 from llmspell_fleet.errors import KernelDiedError, TooManyError, UnavailableError
 from llmspell_fleet.model.kernel import Phase
+from llmspell_fleet.router import link
 from llmspell_fleet.spawner.scripted import Step
 from support.controllers import (
     PATIENT,
@@ -169,6 +171,25 @@ async def test_a_tenant_without_kernels_refuses_at_once(controller: Start) -> No
         async with asyncio.timeout(10):
             with pytest.raises(UnavailableError, match=r"become READY: it has none; .* raise the replicas"):
                 await site.execute(tenant, "return 1", timeout_s=300)
+
+
+async def test_a_kernel_that_takes_no_more_is_sent_no_more(controller: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "MOST_UNSENT_BYTES", 4_000_000)
+    async with controller() as site:
+        tenant = await site.tenant()
+        assert (await site.execute(tenant, "return 1"))["result"] == "1"
+        entry = only(tenant)
+        assert entry.kernel.pid
+        os.kill(entry.kernel.pid, signal.SIGSTOP)
+        waiting = [site.asking(tenant, f"return 7 --{'x' * 3_000_000}") for _ in range(2)]
+        await eventually(lambda: entry.channel is not None and entry.channel.is_full, "a connection that is full")
+        with pytest.raises(UnavailableError, match=r"not begun: .* has not taken yet"):
+            await site.execute(tenant, "return 1")
+        os.kill(entry.kernel.pid, signal.SIGCONT)
+
+        assert [(await one)["result"] for one in waiting] == ["7", "7"]
+        assert (await site.execute(tenant, "return 1"))["result"] == "1"
+        assert is_at_rest(site, tenant)
 
 
 async def test_those_who_gave_up_waiting_leave_nothing(controller: Start) -> None:

@@ -26,7 +26,7 @@ KILLED = Death(
 class Caller:
     """One channel, and how often it was called back."""
 
-    def __init__(self, supervised: Supervised) -> None:
+    def __init__(self, supervised: Supervised, *, output_bytes: int = 0) -> None:
         self._supervised = supervised
         self.answered = 0
         self.idle = 0
@@ -38,7 +38,7 @@ class Caller:
             supervised.info,
             progress_path=supervised.progress_path,
             proof=PROOF,
-            output_bytes=0,
+            output_bytes=output_bytes,
             on_answered=self._on_answered,
             on_idle=self._on_idle,
             on_offence=self.offences.append,

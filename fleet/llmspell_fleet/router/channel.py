@@ -11,6 +11,7 @@ from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import Death, RunningExecution
 from llmspell_fleet.router import said
 from llmspell_fleet.router.link import (
+    WITHOUT_END_BYTES,
     AdoptContent,
     ClaimContent,
     CullContent,
@@ -20,7 +21,7 @@ from llmspell_fleet.router.link import (
     largest_message,
 )
 from llmspell_fleet.router.progress import ProgressReader
-from llmspell_fleet.router.said import AdoptReply, Nonsense, Statistics
+from llmspell_fleet.router.said import AdoptReply, Nonsense, Past, Statistics
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.limits import KernelLimits
 
@@ -87,6 +88,12 @@ class Inherited(msgspec.Struct):
     """The contents of run_replies that nobody heard, by the ids that were asked for."""
     forgotten: int
     """Up to this ticket a run with an id may have been answered, and its reply be gone."""
+
+
+def _in_line(past: Past, sent_at: float, answer: "asyncio.Future[bytes]") -> Sent:
+    # Most of them nobody waits for, and nobody looks at how they ended.
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return Sent(past.execution, past.sha256, past.ticket, sent_at, answer, None, is_past=True)
 
 
 class Channel:
@@ -203,6 +210,11 @@ class Channel:
         """Take over from an earlier controller; `inherited` is what it had asked. To come before `greet`."""
         self._inherited = self._loop.create_future()
         self._adopting = self._link.adopt(AdoptContent(tuple(executions)))
+        self._bound_messages()
+
+    def _bound_messages(self) -> None:
+        """What earlier controllers asked for was held to limits that we do not know."""
+        self._link.most_bytes = WITHOUT_END_BYTES if self._adopting or self._past else self._most_bytes
 
     async def inherited(self) -> Inherited:
         """What it had asked of the kernel; Lost: the kernel has ended."""
@@ -215,17 +227,14 @@ class Channel:
         now = self._loop.time()
         for one in reply.line:
             answer = self._loop.create_future()
-            # Most of them nobody waits for, and nobody looks at how they ended.
-            answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._past[one.msg_id] = Sent(
-                one.execution, one.sha256, one.ticket, now - one.running_s, answer, None, is_past=True
-            )
+            self._past[one.msg_id] = _in_line(one, now - one.running_s, answer)
             inherited.line.append(answer)
             if one.execution:
                 inherited.running[one.execution] = answer
         self.load += len(reply.line)
         if self._inherited is not None and not self._inherited.done():
             self._inherited.set_result(inherited)
+        self._bound_messages()
         if not self.load:
             self._on_idle()
 
@@ -234,10 +243,11 @@ class Channel:
         if asked not in self._past:
             return False
         if kind == "run_output":
-            self._past[asked].put_out(content, self._most_bytes)
+            self._past[asked].put_out(content, WITHOUT_END_BYTES)
         else:
             reply = said.run_reply(content)
             self._answered(self._past.pop(asked), reply)
+            self._bound_messages()
         return True
 
     def _answered(self, sent: Sent, reply: bytes) -> None:
@@ -302,8 +312,9 @@ class Channel:
 
     def limit(self, limits: KernelLimits) -> "asyncio.Future[bytes]":
         """Have it hold its scripts and clients to other limits; the future is done when it does."""
-        self._most_bytes = largest_message(limits.output_bytes)
-        self._link.hear_up_to(self._most_bytes)
+        # Never less: what runs may have written more before it is held to less.
+        self._most_bytes = max(self._most_bytes, largest_message(limits.output_bytes))
+        self._bound_messages()
         answer = self._loop.create_future()
         self._asked[self._link.limit(LimitsContent(limits))] = answer
         return answer

@@ -182,6 +182,15 @@ class Link:
             # As a rule it has ended, or is about to.
             self._leaving = self._loop.call_later(LEFT_S, self._on_offence, reason)
 
+    @property
+    def most_bytes(self) -> int:
+        """The largest message that is taken."""
+        return self._connection.most_bytes
+
+    @most_bytes.setter
+    def most_bytes(self, most_bytes: int) -> None:
+        self._connection.most_bytes = most_bytes
+
     def read_all(self) -> None:
         """Hear everything that has arrived by now."""
         self._connection.read_all()
@@ -231,10 +240,6 @@ class Link:
     def limit(self, content: LimitsContent) -> int:
         """Ask for other limits; returns the request's number."""
         return self._demand("limits_request", content)
-
-    def hear_up_to(self, most_bytes: int) -> None:
-        """Its largest message may have become larger."""
-        self._connection.most_bytes = max(self._connection.most_bytes, most_bytes)
 
     def expire(self, ticket: int) -> int:
         """Ask that a run does not begin any more; returns the request's number."""

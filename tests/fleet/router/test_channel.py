@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from llmspell_fleet.router import link
 from llmspell_fleet.router.channel import LEFT_IN_LINE, Lost
+from llmspell_kernel.limits import KernelLimits
 from support.channels import KILLED, Caller, answer
 from support.kernels import READY_S
 from support.peers import Client
@@ -301,6 +302,67 @@ async def test_what_a_predecessor_s_run_writes_is_no_offence(
     assert (await answer(running))["result"] == "whole"
     assert successor.offences == []
     await successor.close()
+
+
+WRITES_MUCH = "io.write(('\\0'):rep(90000)) while true do end"
+"""What JSON makes most of."""
+
+
+async def test_what_a_predecessor_allowed_is_no_offence(
+    caller: Caller, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "BESIDES_OUTPUT_BYTES", 10_000)
+    caller.send(WRITES_MUCH, timeout_s=1)
+    await begun(supervised, 1)
+    await caller.channel.statistics()
+    successor = Caller(supervised, output_bytes=1000)
+    successor.channel.adopt(())
+    (running,) = (await asyncio.wait_for(successor.channel.inherited(), READY_S)).line
+
+    assert len((await answer(running))["stdout"]) == 90_000
+    assert (await successor.run("return 'well'"))["result"] == "well"
+    assert successor.offences == []
+    await successor.close()
+
+
+# --- what is too much
+
+
+async def test_a_lower_limit_is_no_offence_of_what_ran_under_a_higher_one(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "BESIDES_OUTPUT_BYTES", 10_000)
+    caller = Caller(supervised, output_bytes=100_000)
+    running = caller.send(WRITES_MUCH, timeout_s=1)
+    await begun(supervised, 1)
+    await caller.channel.limit(KernelLimits(output_bytes=1000))
+
+    assert len((await answer(running))["stdout"]) == 90_000
+    assert (await caller.run("io.write(('a'):rep(2000))"))["status"] == "error"
+    assert caller.offences == []
+    await caller.close()
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("case", ["from stream to stream", "what JSON makes most of", "nothing at all"])
+async def test_within_its_limit_no_script_says_too_much(
+    case: str, is_streamed: bool, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "BESIDES_OUTPUT_BYTES", 10_000)
+    code = {
+        "from stream to stream": "for i = 1, 50000 do io.stdout:write('a') io.stderr:write('\\xff') end",
+        "what JSON makes most of": "io.write(('\\0'):rep(100000))",
+        "nothing at all": "for i = 1, 200000 do io.stdout:write('') io.stderr:write('') end",
+    }[case]
+    caller = Caller(supervised, output_bytes=100_000)
+    heard: list[bytes] = []
+    given = {"on_output": lambda _event, output: heard.append(output)} if is_streamed else {}
+
+    said = await caller.run(code, **given)
+    text = said["stdout"] + said["stderr"] + "".join(json.loads(output)["text"] for output in heard)
+    assert len(text) == (0 if case == "nothing at all" else 100_000)
+    assert (said["status"], caller.offences) == ("ok", [])
+    await caller.close()
 
 
 ODD = (

@@ -38,7 +38,7 @@ class Connection:
 
     __slots__ = (
         *("_endpoint", "_greeting", "_is_closed", "_is_ready", "_loop", "_may_write", "_on_end", "_on_message"),
-        *("_reader", "_retry", "_socket", "_unsent", "unsent_bytes"),
+        *("_reader", "_retry", "_socket", "_unsent", "shortage", "unsent_bytes"),
     )
 
     def __init__(
@@ -62,6 +62,8 @@ class Connection:
         self._is_closed = self._is_ready = self._may_write = False
         self._unsent: deque[bytes | memoryview] = deque()
         """What waits until that is so."""
+        self.shortage: OSError | None = None
+        """Why we could not make a socket when it was tried last."""
         self.unsent_bytes = 0
         """Of what was sent, what the peer and the system have not taken."""
         self._socket: socket.socket | None = None
@@ -81,7 +83,14 @@ class Connection:
     def _connect(self) -> None:
         self._retry = None
         family, address = _address(self._endpoint)
-        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as fault:
+            # It is we who have no descriptor left, or no memory: the peer has nothing to do with it.
+            self.shortage = fault
+            self._try_again()
+            return
+        self.shortage = None
         failed = made.connect_ex(address)
         if failed not in {0, errno.EINPROGRESS}:
             made.close()

@@ -31,7 +31,10 @@ class Vitals(msgspec.Struct, frozen=True):
 
 
 async def take_vitals(connection: ConnectionInfo, *, timeout_s: float) -> Vitals:
-    """Ask on both; returns as soon as the control channel answers, or at the end of the time."""
+    """Ask on both; returns as soon as the control channel answers, or at the end of the time.
+
+    OSError: we could not ask, which says nothing of the kernel.
+    """
     probe = _Probe(connection)
     try:
         async with asyncio.timeout(timeout_s):
@@ -39,8 +42,11 @@ async def take_vitals(connection: ConnectionInfo, *, timeout_s: float) -> Vitals
     except TimeoutError:
         pass
     finally:
+        shortage = probe.shortage
         probe.close()
-    return Vitals(probe.answered.done() and not probe.answered.cancelled(), probe.has_heartbeat)
+    if shortage is not None and not probe.has_answer:
+        raise shortage
+    return Vitals(probe.has_answer, probe.has_heartbeat)
 
 
 class _Probe:
@@ -52,10 +58,24 @@ class _Probe:
         signer = Signer(connection.key.encode())
         self._sign = signer.sign
         self._control = self._open(connection.endpoint("control"), self._hear)
-        self._heartbeat = self._open(connection.endpoint("hb"), self._hear_heartbeat)
+        try:
+            self._heartbeat = self._open(connection.endpoint("hb"), self._hear_heartbeat)
+        except OSError:
+            self._control.close()
+            raise
         encoder = Encoder(signer, session=f"fleet-probe-{token_hex(4)}", username=OWN_NAME)
         self._control.send(encoder.encode("kernel_info_request", b"{}", date=_DATE))
         self._heartbeat.send((b"", b"ping"))
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the control channel has answered."""
+        return self.answered.done() and not self.answered.cancelled()
+
+    @property
+    def shortage(self) -> OSError | None:
+        """Why one of them could not be asked."""
+        return self._control.shortage or self._heartbeat.shortage
 
     def _open(self, endpoint: str, on_message: Callable[[list[bytes]], None]) -> Connection:
         return Connection(

@@ -16,11 +16,13 @@ from jupyter_client.session import Session
 
 from llmspell_fleet.router import link as link_module
 from llmspell_fleet.router.link import Link, RunContent
+from llmspell_fleet.router.probe import take_vitals
 from llmspell_fleet.router.progress import ProgressReader
 from llmspell_kernel.connection import ConnectionInfo
 from llmspell_kernel.wire.jupyter import DELIMITER
 from llmspell_kernel.wire.zmtp import GREETING, packed
 from support.kernels import READY_S, short_folder
+from support.shortage import without_descriptors
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -299,6 +301,22 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
     "another protocol": (b"HTTP/1.1 200 OK\r\n", b"x" * 1000),
     "commands": (READY, b"\x04\x05\x04PING\0\0"),
 }
+
+
+async def test_who_has_no_descriptor_left_tries_again(peer: Peer) -> None:
+    with without_descriptors():
+        heard = Heard(peer.info)
+        heard.link.hello()
+    _, asked = await peer.receive()
+
+    assert asked["msg_type"] == "kernel_info_request"
+    assert heard.offences == []
+    heard.link.close()
+
+
+async def test_a_closer_look_without_a_descriptor_says_nothing(peer: Peer) -> None:
+    with without_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        await take_vitals(peer.info, timeout_s=0.05)
 
 
 @pytest.mark.parametrize("case", FLOODS)

@@ -5,6 +5,7 @@ the system says so in /proc, which is read once a second for each, a tenth of th
 """
 
 import asyncio
+import logging
 import random
 import signal
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,8 @@ from llmspell_fleet.policy.lifecycle import IS_LIVE
 from llmspell_fleet.policy.liveness import Ask, Doubt, ProbePolicy, Rest, is_given_up, look, verdict
 from llmspell_fleet.router.probe import take_vitals
 from llmspell_fleet.spawner.processes import is_suspended
+
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
 SLICES: Final = 10
 SLICE_S: Final = 0.1
@@ -126,12 +129,19 @@ class Liveness:
         asked_at = watch.asked_at or 0.0
         is_resumed = watch.patience_s == RESUMED_S
         deadline_s = RESUMED_S if is_resumed else self.policy.deadline_s
-        vitals = await take_vitals(connection, timeout_s=deadline_s)
-        watch.is_examined = False
+        try:
+            vitals = await take_vitals(connection, timeout_s=deadline_s)
+        except OSError as fault:
+            _LOG.warning("kernel %s is silent, and cannot be looked at: %s", entry.id, fault)
+            vitals = None
+        finally:
+            watch.is_examined = False
         if self._watches.get(entry.id) is not watch:
             return  # another incarnation by now
         silent_s = self._loop.time() - channel.heard_at
-        reason = verdict(control=vitals.control, heartbeat=vitals.heartbeat, silent_s=silent_s)
+        reason = None
+        if vitals is not None:
+            reason = verdict(control=vitals.control, heartbeat=vitals.heartbeat, silent_s=silent_s)
         if reason is None or channel.heard_at >= asked_at:
             self._ask(entry, watch, self.policy.interval_s)
         else:

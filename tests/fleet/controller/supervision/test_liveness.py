@@ -15,6 +15,7 @@ from llmspell_fleet.policy.restart import RestartPolicy
 from llmspell_fleet.spawner import helper
 from support.controllers import SPIN, Site, Start, begun, deaf, kill, only, ready_again, until
 from support.forking import DEAF, patch_kernels
+from support.shortage import without_descriptors
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -52,6 +53,20 @@ async def test_a_kernel_whose_loop_hangs_is_replaced_and_one_that_works_is_not(
         assert (only(working).kernel.incarnation, asking.done()) == (1, False)
         kill(only(working), signal.SIGINT)
         assert (await asking)["status"] == "interrupted"
+
+
+async def test_a_silent_kernel_that_nobody_can_look_at_is_looked_at_later(
+    controller: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    patch_kernels(monkeypatch, tmp_path, DEAF)
+    async with controller(probe=QUICK) as site:
+        entry = only(await site.tenant())
+        kill(entry, signal.SIGUSR1)
+        with without_descriptors():
+            await eventually(lambda: "cannot be looked at" in caplog.text, "a look in vain")
+            assert entry.kernel.incarnation == 1
+
+        await ready_again(entry, 2)
 
 
 async def test_a_kernel_that_is_suspended_is_told_to_go_on_and_does(controller: Start) -> None:

@@ -241,7 +241,8 @@ class Channel:
     def _hear_past(self, kind: str, asked: str, content: bytes) -> bool:
         self.heard_at = self._loop.time()
         if asked not in self._past:
-            return False
+            # Until it has said what its line was, that may be of it.
+            return bool(self._adopting)
         if kind == "run_output":
             self._past[asked].put_out(content, WITHOUT_END_BYTES)
         else:

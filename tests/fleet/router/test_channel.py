@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
@@ -285,6 +286,27 @@ async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
         client.ask("interrupt_request", channel="control")
         assert (await answer(own))["result"] == "mine"
         await successor.close()
+
+
+async def test_what_a_predecessor_s_run_wrote_before_its_line_is_known_is_no_offence(
+    caller: Caller, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "MOST_UNASKED", 3)
+    heard: list[str] = []
+    turns = "while true do io.stdout:write('a') io.stderr:write('b') end"
+    caller.send(turns, timeout_s=4, on_output=lambda _event, _output: heard.append(""))
+    await eventually(lambda: heard, "output")
+    # Nobody reads while this test computes, and then the kernel has much to say to whoever comes.
+    until = time.process_time() + 0.5
+    while time.process_time() < until:
+        pass
+    successor = Caller(supervised)
+    successor.channel.adopt(())
+    (running,) = (await asyncio.wait_for(successor.channel.inherited(), READY_S)).line
+
+    assert (await answer(running))["status"] == "timeout"
+    assert successor.offences == []
+    await successor.close()
 
 
 async def test_what_a_predecessor_s_run_writes_is_no_offence(

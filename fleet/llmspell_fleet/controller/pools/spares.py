@@ -4,8 +4,8 @@ A spare is a process and no kernel: it has no record, and whoever adopts kernels
 a new kernel, which takes a spare where it would take a fork. If that was killed meanwhile, it is a fork after all.
 """
 
-import asyncio
 from collections import Counter
+from time import perf_counter
 
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.pools.claims import Claims
@@ -24,7 +24,6 @@ class Spares:
     """Belongs to the event loop."""
 
     def __init__(self, spawner: Spawner, supervisor: Supervisor, tenants: Tenants, claims: Claims) -> None:
-        self._loop = asyncio.get_running_loop()
         self._spawner = spawner
         self._supervisor = supervisor
         self._tenants = tenants
@@ -66,7 +65,7 @@ class Spares:
         """A new kernel, PENDING, that becomes of one; None = there is none."""
         if not self.count.ready:
             return None
-        self._claimed[spec.id] = self._loop.time(), self._claims.claimed(spec.tenant)
+        self._claimed[spec.id] = perf_counter(), self._claims.claimed(spec.tenant)
         return self._tenants.adopt(Kernel(spec=spec))
 
     def may_take(self, entry: Entry) -> bool:
@@ -84,6 +83,6 @@ class Spares:
             return
         claimed_at, result = self._claimed.pop(entry.id)
         if entry.kernel.phase is Phase.READY and entry.process is not None and entry.process.was_spare:
-            self._claims.given(entry.tenant, result, self._loop.time() - claimed_at)
+            self._claims.given(entry.tenant, result, perf_counter() - claimed_at)
         else:
             self._claims.fell_through(entry.tenant)

@@ -41,7 +41,7 @@ _EXPIRED: Final = (
 )
 _BEFORE_STATUS: Final = b'{"status":"'
 _NOT_BEGUN: Final = b"not begun: the kernel was busy with others until its time was over"
-_DEAF: Final = b"the kernel answers nothing, and is replaced"
+_DEAF: Final = b"the kernel did not answer an execution whose time was over, and is replaced"
 
 
 class ExecutionMetrics(Protocol):
@@ -259,7 +259,7 @@ class Executions:
                 answer.set_result(_EXPIRED % (_NOT_BEGUN, _NOT_BEGUN, 0.0))
 
     def _give_up(self, entry: Entry, channel: Channel, answer: "asyncio.Future[bytes]") -> None:
-        """Nor when it should have been stopped: such a kernel answers nobody."""
+        """Nor when it should have been stopped: such a kernel does not keep to time."""
         if answer.done():
             return
         answer.set_result(_EXPIRED % (_DEAF, _DEAF, 0.0))

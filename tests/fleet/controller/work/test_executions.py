@@ -274,7 +274,7 @@ async def test_a_kernel_that_does_not_answer_is_replaced_and_its_caller_is_answe
         await ready_again(entry, 2)
 
         assert (answer["status"], answer["kernel_id"], answer["execution_count"]) == ("timeout", entry.id, None)
-        assert "the kernel answers nothing, and is replaced" in answer["error"]["message"]
+        assert "the kernel did not answer an execution whose time was over" in answer["error"]["message"]
         death = entry.kernel.last_death
         assert death is not None
         assert (death.cause, death.signal, death.pid, len(death.executions)) == ("unresponsive", "SIGKILL", pid, 1)

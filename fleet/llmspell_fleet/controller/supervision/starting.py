@@ -89,8 +89,12 @@ class Starts:
                 log_level=self.log_level,
                 may_be_spare=self.may_be_spare(entry),
             )
-            request = replace(request, confinement=self.isolate(entry, request.confinement))
         except (OSError, RefusedError) as fault:
-            self._on_failed(entry.id, str(fault), isinstance(fault, RefusedError))
+            self._on_failed(entry.id, str(fault), False)
+            return
+        try:
+            request = replace(request, confinement=self.isolate(entry, request.confinement))
+        except RefusedError as fault:
+            self._on_failed(entry.id, str(fault), True)
             return
         self._spawner.start(request)

@@ -65,12 +65,18 @@ def jupyterlab(folder: Path) -> Iterator[str]:
         *("--ServerApp.token=", "--ServerApp.password=", f"--ServerApp.root_dir={folder / 'notebooks'}"),
     ]
     with (folder / "lab.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        # Not measured: coverage's own handler of SIGTERM may wait for a lock for ever in so many threads.
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ)
     try:
         yield _address(server, folder)
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            server.kill()  # how Jupyter's server ends is not what is tested
+            server.wait()
 
 
 def _address(server: "subprocess.Popen[bytes]", folder: Path) -> str:

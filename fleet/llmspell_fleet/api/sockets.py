@@ -12,12 +12,11 @@ from llmspell_kernel.errors import RefusedError
 
 def take(host: str, port: int, path: str) -> tuple[socket.socket, socket.socket]:
     """A TCP socket, at any free port for 0, and a unix socket; RefusedError names what cannot be had."""
-    tcp = _tcp_socket(host, port)
-    try:
-        return tcp, _unix_socket(path)
-    except BaseException:
-        tcp.close()
-        raise
+    with contextlib.ExitStack() as undo:
+        tcp = undo.enter_context(_tcp_socket(host, port))
+        unix = _unix_socket(path)
+        undo.pop_all()
+    return tcp, unix
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:

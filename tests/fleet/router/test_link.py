@@ -30,6 +30,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 KEY = "the-key"
 
 
+def _info(folder: Path) -> ConnectionInfo:
+    return ConnectionInfo(
+        shell_port=1,
+        iopub_port=2,
+        stdin_port=3,
+        control_port=4,
+        hb_port=5,
+        key=KEY,
+        ip=f"{folder}/s",
+        transport="ipc",
+    )
+
+
 class Peer:
     """A kernel's end of the shell channel."""
 
@@ -40,16 +53,7 @@ class Peer:
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.setsockopt(zmq.RCVHWM, 1)
         self._socket.bind(f"ipc://{folder}/s-1")
-        self.info = ConnectionInfo(
-            shell_port=1,
-            iopub_port=2,
-            stdin_port=3,
-            control_port=4,
-            hb_port=5,
-            key=KEY,
-            ip=f"{folder}/s",
-            transport="ipc",
-        )
+        self.info = _info(folder)
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -252,16 +256,7 @@ class Rogue:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(f"{folder}/s-1")
         self.listener.listen()
-        self.info = ConnectionInfo(
-            shell_port=1,
-            iopub_port=2,
-            stdin_port=3,
-            control_port=4,
-            hb_port=5,
-            key=KEY,
-            ip=f"{folder}/s",
-            transport="ipc",
-        )
+        self.info = _info(folder)
 
     async def say(self, begin: bytes, more: bytes = b"", *, reads: bool = False) -> int:
         """Say something, and more of it until it is cut off; returns how much was said."""

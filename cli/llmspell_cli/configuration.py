@@ -37,7 +37,7 @@ def kind_of(path: str) -> Kind:
     """
     import tomllib
 
-    from llmspell_fleet.config_tables import FleetFile
+    from llmspell_fleet.config.tables import FleetFile
     from llmspell_kernel.config import KernelConfig
 
     if Path(path).name == "fleet.toml":
@@ -87,15 +87,15 @@ class Told(msgspec.Struct, frozen=True):
 def told(path: str | None, kind: Kind) -> Told:
     """The configuration of `kind` from `path`, or the defaults, with the environment on top."""
     if kind == "fleet":
-        from llmspell_fleet import config as fleet_config
-        from llmspell_fleet import config_refusals
+        from llmspell_fleet.config import fleet as fleet_config
+        from llmspell_fleet.config import refusals
 
         file = fleet_config.load_fleet_file(path, environ=os.environ)
         comes_to = fleet_config.fleet_config(file)
         # What was left out is shown as what it came to.
         fleet = msgspec.structs.replace(file.fleet, startup_kernels=comes_to.startup_kernels)
         shown = msgspec.structs.replace(file, fleet=fleet)
-        return Told(shown, comes_to.notices, tuple(config_refusals.refusals(comes_to)))
+        return Told(shown, comes_to.notices, tuple(refusals.refusals(comes_to)))
     from llmspell_kernel import config
 
     loaded = config.default_config() if path is None else config.load_config(path)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from llmspell_fleet import presence
-from llmspell_fleet.config import FleetConfig
-from llmspell_fleet.config_source import ConfigSource
+from llmspell_fleet.config.fleet import FleetConfig
+from llmspell_fleet.config.source import ConfigSource
 from llmspell_fleet.model.views import UpgradeView
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import Address, FleetPaths, choose_paths, make_paths

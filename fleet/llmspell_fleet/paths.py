@@ -38,7 +38,7 @@ class FleetPaths(msgspec.Struct, frozen=True):
 
     @property
     def applied_file(self) -> str:
-        """The configuration that was applied while the fleet ran, as `config_source.Applied`."""
+        """The configuration that was applied while the fleet ran, as `config.source.Applied`."""
         return os.path.join(self.state, "applied.json")
 
     @property

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llmspell_fleet import config as fleet_config
-from llmspell_fleet import config_refusals
+from llmspell_fleet.config import fleet as fleet_config
+from llmspell_fleet.config import refusals
 from llmspell_kernel import config
 from support.repository import ROOT
 
@@ -25,7 +25,7 @@ def test_the_fleet_s_sample_states_the_defaults() -> None:
     loaded = fleet_config.load_fleet_config(str(CONFIGS / "fleet.toml"), environ={})
 
     assert loaded == fleet_config.load_fleet_config(None, environ={}) == fleet_config.FleetConfig()
-    assert not config_refusals.refusals(loaded)
+    assert not refusals.refusals(loaded)
 
 
 @pytest.mark.parametrize("name", ["fleet.toml", "kernel.toml"])

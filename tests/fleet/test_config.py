@@ -9,9 +9,10 @@ import pytest
 import tomli_w
 from msgspec import inspect as kinds
 
-from llmspell_fleet import config, config_refusals
-from llmspell_fleet.config import DeclaredKernel, FleetConfig
-from llmspell_fleet.config_tables import FleetFile, FleetTable, FleetTenantTable, TenantLimitsTable
+from llmspell_fleet.config import fleet as config
+from llmspell_fleet.config import refusals
+from llmspell_fleet.config.fleet import DeclaredKernel, FleetConfig
+from llmspell_fleet.config.tables import FleetFile, FleetTable, FleetTenantTable, TenantLimitsTable
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.isolation import uids_of
 from llmspell_fleet.model.pool import Autoscale
@@ -186,7 +187,7 @@ def test_nothing_written_asks_for_nothing_that_is_not_there() -> None:
 
     assert defaults == FleetConfig()
     assert (defaults.notices, defaults.degraded) == ((), {})
-    assert config_refusals.refusals(defaults) == []
+    assert refusals.refusals(defaults) == []
     assert defaults.hosts == ("localhost", "127.0.0.1", "::1")
 
 
@@ -231,7 +232,7 @@ def test_the_complete_sample_is_understood() -> None:
     assert loaded.limits == Limits(
         memory_bytes=2048 * MIB, cpu_percent=200, max_clients=100, max_message_bytes=10 * MIB
     )
-    assert [reason.partition(" is ")[0] for reason in config_refusals.refusals(loaded)] == ["[security] tls_enabled"]
+    assert [reason.partition(" is ")[0] for reason in refusals.refusals(loaded)] == ["[security] tls_enabled"]
 
 
 @pytest.mark.parametrize(
@@ -471,14 +472,14 @@ def test_the_command_line_s_port_comes_before_the_file_s() -> None:
 )
 def test_what_is_unsafe_is_refused_at_the_start(case: str, loaded: FleetConfig, reason: str) -> None:
     with pytest.raises(RefusedError) as refusal:
-        config_refusals.isolated(loaded, missing=lambda: ["no Landlock"], allow_weaker=False)
+        refusals.isolated(loaded, missing=lambda: ["no Landlock"], allow_weaker=False)
 
     assert reason in str(refusal.value), case
 
 
 def test_weaker_isolation_is_taken_when_allowed_and_health_says_so() -> None:
     asked = FleetConfig(isolation_level="strict", degraded={"alerts": "x"})
-    weaker = config_refusals.isolated(asked, missing=lambda: ["no Landlock"], allow_weaker=True)
+    weaker = refusals.isolated(asked, missing=lambda: ["no Landlock"], allow_weaker=True)
 
     assert weaker.isolation_level == "process"
     assert set(weaker.degraded) == {"alerts", "isolation"}
@@ -493,9 +494,7 @@ def test_weaker_isolation_is_taken_when_allowed_and_health_says_so() -> None:
 def test_isolation_that_is_there_stays_as_it_was_asked_for(level: Any, allowed: bool, lacks: tuple[str, ...]) -> None:
     if level == "strict" and lacks:
         return  # see above
-    held = config_refusals.isolated(
-        FleetConfig(isolation_level=level), missing=lambda: list(lacks), allow_weaker=allowed
-    )
+    held = refusals.isolated(FleetConfig(isolation_level=level), missing=lambda: list(lacks), allow_weaker=allowed)
 
     assert (held.isolation_level, held.notices) == (level, ())
     assert set(held.degraded) == ({"isolation"} if allowed and lacks else set()), "what tenants would get is shown"
@@ -505,7 +504,7 @@ def test_a_machine_is_surveyed_only_for_who_asks_for_strict() -> None:
     def never() -> list[str]:
         raise AssertionError("surveyed")
 
-    assert config_refusals.isolated(FleetConfig(), missing=never, allow_weaker=False).isolation_level == "process"
+    assert refusals.isolated(FleetConfig(), missing=never, allow_weaker=False).isolation_level == "process"
 
 
 @pytest.mark.parametrize(
@@ -529,9 +528,7 @@ def test_a_range_of_users_is_two_numbers(text: str, uids: tuple[int, int] | None
 
 def test_the_permission_for_weaker_isolation_permits_nothing_else() -> None:
     with pytest.raises(RefusedError, match="TLS"):
-        config_refusals.isolated(
-            FleetConfig(isolation_level="strict", tls_enabled=True), missing=list, allow_weaker=True
-        )
+        refusals.isolated(FleetConfig(isolation_level="strict", tls_enabled=True), missing=list, allow_weaker=True)
 
 
 def test_the_directories_of_the_command_line_take_the_configured_files_in() -> None:
@@ -598,7 +595,7 @@ def test_a_declared_tenant_may_be_all_that_a_request_may_ask_for() -> None:
     keys = {name.removesuffix("_s") for name in FleetTenantTable.__struct_fields__}
     members = {name.removesuffix("_s") for name in TenantSpec.__struct_fields__}
 
-    assert keys == members, "FleetTenantTable and tenant_of in config_tables.py are to have what TenantSpec has"
+    assert keys == members, "FleetTenantTable and tenant_of in config/tables.py are to have what TenantSpec has"
     assert set(TenantLimitsTable.__struct_fields__) == set(Limits.__struct_fields__)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.config.fleet import FleetConfig
 from llmspell_fleet.controller.controller import Controller
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.pools.tenant import Tenant

@@ -12,7 +12,7 @@ from llmspell_cli.fleets import Where, fleet_options
 from llmspell_cli.groups import Command
 from llmspell_cli.options import FLEET_CONFIG, config_option
 from llmspell_fleet import presence
-from llmspell_fleet.config import FILE_NAME, FleetConfig, load_fleet_config, rerooted
+from llmspell_fleet.config.fleet import FILE_NAME, FleetConfig, load_fleet_config, rerooted
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import Address, FleetPaths, make_paths
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from llmspell_fleet.config import FleetConfig
-from llmspell_fleet.config_reload import ReloadPlan, reload_plan
-from llmspell_fleet.config_source import ConfigSource
-from llmspell_fleet.config_wanted import wanted
+from llmspell_fleet.config.fleet import FleetConfig
+from llmspell_fleet.config.reload import ReloadPlan, reload_plan
+from llmspell_fleet.config.source import ConfigSource
+from llmspell_fleet.config.wanted import wanted
 from llmspell_fleet.controller.controller import Controller
 from llmspell_fleet.controller.dates import date_now
 from llmspell_fleet.errors import BadRequestError, StoreError

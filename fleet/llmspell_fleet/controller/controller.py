@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from llmspell_fleet.cgroups.tree import FleetCgroups
-from llmspell_fleet.config import FleetConfig
-from llmspell_fleet.config_wanted import wanted
+from llmspell_fleet.config.fleet import FleetConfig
+from llmspell_fleet.config.wanted import wanted
 from llmspell_fleet.controller.adoption import Adoption
 from llmspell_fleet.controller.background import Background
 from llmspell_fleet.controller.events import Events

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.config.fleet import FleetConfig
 from llmspell_fleet.controller.controller import Controller
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.kernels.hold import limit_views

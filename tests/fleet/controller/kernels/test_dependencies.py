@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmspell_fleet.config import DeclaredKernel
+from llmspell_fleet.config.fleet import DeclaredKernel
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import RollRequest

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from llmspell_fleet.config import DeclaredKernel, FleetConfig
-from llmspell_fleet.config_wanted import wanted
+from llmspell_fleet.config.fleet import DeclaredKernel, FleetConfig
+from llmspell_fleet.config.wanted import wanted
 from llmspell_fleet.errors import ConflictError, TooManyError
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.requests import TenantChange

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llmspell_fleet.config import DeclaredKernel
+from llmspell_fleet.config.fleet import DeclaredKernel
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.controller.kernels.output import Output
 from llmspell_fleet.controller.pools import tenant as module

@@ -5,8 +5,8 @@ import os
 
 import msgspec
 
-from llmspell_fleet.config import FleetConfig, apply_command_line, load_fleet_config, rerooted
-from llmspell_fleet.config_refusals import isolated
+from llmspell_fleet.config.fleet import FleetConfig, apply_command_line, load_fleet_config, rerooted
+from llmspell_fleet.config.refusals import isolated
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import FleetPaths
 from llmspell_fleet.policy.isolation import missing

@@ -1,14 +1,14 @@
 """What a fleet's configuration file may hold, table by table.
 
 A fleet's file may hold the tables of a kernel's file too (`llmspell_kernel.config`): one file describes a whole
-machine. `config_checks` has what of it contradicts itself; what the tables come to is `config`'s matter.
+machine. `checks` has what of it contradicts itself; what the tables come to is `fleet`'s matter.
 """
 
 from typing import Annotated, Literal
 
 import msgspec
 
-from llmspell_fleet.config_supervision import ProbeTable, RestartTable, StopTable
+from llmspell_fleet.config.supervision import ProbeTable, RestartTable, StopTable
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.isolation import DEFAULT_UIDS
 from llmspell_fleet.model.kernel import Condition

@@ -1,6 +1,6 @@
 """What a configuration says there should be: tenants and declared kernels as the records that the fleet works with."""
 
-from llmspell_fleet.config import DeclaredKernel, FleetConfig
+from llmspell_fleet.config.fleet import DeclaredKernel, FleetConfig
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.model.kernel import KernelSpec, inherited
 from llmspell_fleet.model.tenant import DEFAULT_TENANT, TenantSpec

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from llmspell_fleet.config_supervision import dependency_problems
-from llmspell_fleet.config_tables import (
+from llmspell_fleet.config.supervision import dependency_problems
+from llmspell_fleet.config.tables import (
     FleetFile,
     FleetTable,
     FleetTenantTable,

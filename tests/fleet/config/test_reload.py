@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmspell_fleet import config_reload
-from llmspell_fleet.config import DeclaredKernel, FleetConfig
-from llmspell_fleet.config_reload import reload_plan
+from llmspell_fleet.config import reload
+from llmspell_fleet.config.fleet import DeclaredKernel, FleetConfig
+from llmspell_fleet.config.reload import reload_plan
 from llmspell_fleet.model.ids import TenantId
 from llmspell_fleet.model.tenant import Limits, TenantSpec
 from llmspell_fleet.policy.restart import RestartPolicy
@@ -38,10 +38,10 @@ configs = st.dictionaries(st.sampled_from(sorted(OTHER)), st.just(None)).map(
 
 
 def test_every_part_of_a_configuration_holds_at_once_or_waits() -> None:
-    known = [*config_reload._AT_ONCE, *config_reload._AT_A_RESTART, *config_reload._TOLD, *config_reload._DECLARED]
+    known = [*reload._AT_ONCE, *reload._AT_A_RESTART, *reload._TOLD, *reload._DECLARED]
 
     # Jitter is no key of a file's.
-    assert sorted([*known, "restart.jitter_share"]) == sorted(config_reload._flat(FleetConfig()))
+    assert sorted([*known, "restart.jitter_share"]) == sorted(reload._flat(FleetConfig()))
 
 
 @pytest.mark.parametrize(

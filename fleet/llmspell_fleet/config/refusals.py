@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.config.fleet import FleetConfig
 from llmspell_kernel.connection import is_loopback
 from llmspell_kernel.errors import RefusedError
 

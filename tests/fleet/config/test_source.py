@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmspell_fleet.config_source import ConfigSource
+from llmspell_fleet.config.source import ConfigSource
 from llmspell_fleet.options import FleetOptions
 from llmspell_fleet.paths import FleetPaths
 from llmspell_kernel.errors import MisuseError, RefusedError

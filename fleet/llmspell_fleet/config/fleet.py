@@ -1,6 +1,6 @@
 """What a fleet is configured to be: the file, the environment and the command line, as one frozen record.
 
-`FleetConfig` knows no file: `config_tables` has the tables, `config_reload` what holds without a restart.
+`FleetConfig` knows no file: `tables` has the tables, `reload` what holds without a restart.
 """
 
 import os
@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from llmspell_fleet import config_checks, config_tables
-from llmspell_fleet.config_notices import degraded_by, notices_for
-from llmspell_fleet.config_tables import FleetFile, FleetKernelTable
+from llmspell_fleet.config import checks, tables
+from llmspell_fleet.config.notices import degraded_by, notices_for
+from llmspell_fleet.config.tables import FleetFile, FleetKernelTable
 from llmspell_fleet.model.isolation import DEFAULT_UIDS, uids_of
 from llmspell_fleet.model.kernel import Condition
 from llmspell_fleet.model.pool import Autoscale, WarmUse
@@ -159,7 +159,7 @@ def load_fleet_file(
         file = settings.decode(text, FleetFile, source=source, environ=environ)
     else:
         file = FleetFile() if path is None else settings.load(path, FleetFile, environ=environ)
-    if found := config_checks.problems(file):
+    if found := checks.problems(file):
         raise ConfigurationError(source, found)
     level = environ.get("LLMSPELL_LOG_LEVEL")
     if not level:
@@ -187,7 +187,7 @@ def load_fleet_config(
 def fleet_config(file: FleetFile, directory: str = "") -> FleetConfig:
     """What a file comes to."""
     fleet, logging, restart = file.fleet, file.logging, file.fleet.restart
-    limits, strategy = config_tables.limits_of(file.limits), file.load_balancing.strategy
+    limits, strategy = tables.limits_of(file.limits), file.load_balancing.strategy
     wanted = fleet.startup_kernels
     if wanted is None:
         wanted = len(fleet.kernels) or min(DEFAULT_REPLICAS, fleet.max_kernels)
@@ -210,9 +210,7 @@ def fleet_config(file: FleetFile, directory: str = "") -> FleetConfig:
         startup_kernels=max(wanted, len(fleet.kernels)),
         declared=tuple(_declared(table, directory) for table in fleet.kernels),
         tenants=tuple(
-            config_tables.tenant_of(
-                table, strategy=strategy, limits=limits, isolation_level=file.multi_tenant.isolation_level
-            )
+            tables.tenant_of(table, strategy=strategy, limits=limits, isolation_level=file.multi_tenant.isolation_level)
             for table in fleet.tenants
         ),
         spawner=fleet.spawner,
@@ -250,7 +248,7 @@ def fleet_config(file: FleetFile, directory: str = "") -> FleetConfig:
         cull_connected=file.limits.cull_connected,
         warm=fleet.warm.use,
         warm_size=fleet.warm.size,
-        autoscale=config_tables.autoscale_of(fleet.autoscale),
+        autoscale=tables.autoscale_of(fleet.autoscale),
         monitoring_interval_s=file.monitoring.interval,
         notices=tuple(notices_for(file)),
         degraded=degraded_by(file),

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from llmspell_fleet.config import FleetConfig
+from llmspell_fleet.config.fleet import FleetConfig
 from llmspell_fleet.model.plan import Change
 from llmspell_fleet.model.tenant import Limits
 

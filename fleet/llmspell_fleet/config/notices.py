@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from llmspell_fleet.config_tables import AutoscaleTable, FleetFile
+from llmspell_fleet.config.tables import AutoscaleTable, FleetFile
 from llmspell_kernel import config as kernel_config
 from llmspell_kernel.planned_tables import HealthTable
 

@@ -86,36 +86,29 @@ def settings_of(options: FleetOptions) -> Settings:
     return Settings(**{name: getattr(options, name) for name in Settings.__struct_fields__})
 
 
-def start_check(settings: Settings) -> "subprocess.Popen[bytes]":
-    """Begin to ask the new code whether it can start, in a process of its own. ConflictError: not even that begins."""
+def check_new_code(settings: Settings) -> Checked:
+    """Ask the new code, in a process of its own, whether it can start; blocks. ConflictError: it cannot, and why."""
     descriptor = _written(msgspec.msgpack.encode(settings))
     try:
-        return subprocess.Popen(
+        done = subprocess.run(
             [*_python(), "--check", str(descriptor)],
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
+            timeout=CHECK_WITHIN_S,
+            check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise ConflictError(f"the new code did not say within {CHECK_WITHIN_S:g} s whether it can start") from None
     except OSError as fault:
         raise ConflictError(f"the new code cannot be started with {sys.executable}: {fault.strerror}") from None
     finally:
         os.close(descriptor)
-
-
-def finish_check(checking: "subprocess.Popen[bytes]") -> Checked:
-    """Wait for what it says; blocks. ConflictError with the reason when it cannot start."""
-    try:
-        said, complaint = checking.communicate(timeout=CHECK_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        checking.kill()
-        checking.communicate()
-        raise ConflictError(f"the new code did not say within {CHECK_WITHIN_S:g} s whether it can start") from None
-    if checking.returncode:
-        lines = complaint.decode("utf-8", "replace").strip().splitlines() or [f"exit code {checking.returncode}"]
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConflictError(f"the new code cannot start, and the present one goes on: {lines[-1][:1000]}")
     try:
-        return msgspec.json.decode(said, type=Checked)
+        return msgspec.json.decode(done.stdout, type=Checked)
     except msgspec.DecodeError:
         raise ConflictError("the new code does not say its version: it is no llmspell that can take over") from None
 
@@ -130,7 +123,7 @@ def replace_process(handover: Handover, descriptors: Sequence[int]) -> NoReturn:
 
 
 def read_settings(descriptor: int) -> Settings:
-    """What `start_check` wrote."""
+    """What `check_new_code` wrote."""
     return _read(descriptor, Settings)
 
 
@@ -196,7 +189,7 @@ class Upgrader:
             raise ConflictError("an upgrade is under way already")
         self._is_running = True
         try:
-            checked = await self._check()
+            checked = await self._loop.run_in_executor(None, check_new_code, self._settings)
             give_up_at = self._loop.time() + request.wait_s
             await self._drain(request, connection, give_up_at)
             # Whoever was accepted just now is no connection yet, and would be cut off.
@@ -209,15 +202,6 @@ class Upgrader:
             self._is_running = False
             await self._server.accept()
             self._server.intake.resume()
-
-    async def _check(self) -> Checked:
-        checking = start_check(self._settings)
-        helpers = self._controller.supervisor.helpers
-        helpers.add(checking.pid)
-        try:
-            return await self._loop.run_in_executor(None, finish_check, checking)
-        finally:
-            helpers.discard(checking.pid)
 
     async def _drain(self, request: UpgradeRequest, connection: object, give_up_at: float) -> None:
         """Until nobody waits for an answer that would be lost."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from llmspell_fleet.errors import is_own_shortage
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.processes import is_suspended
 from llmspell_kernel.zygote.marks import OPTION
@@ -101,6 +102,11 @@ class Helper:
         return self._process.pid
 
     @property
+    def is_needed(self) -> bool:
+        """Whether something may still come of it."""
+        return self._control is not None
+
+    @property
     def is_late(self) -> bool:
         """Whether it was looked for an answer in vain."""
         return self._is_ready and bool(self._asked) and self._silent_looks > 0
@@ -153,10 +159,19 @@ class Helper:
             except BlockingIOError:
                 self._loop.add_writer(control, self._send)
                 return
-            except OSError:
-                return  # it died: its end of the socket says so to `_read`
+            except OSError as fault:
+                if not is_own_shortage(fault):
+                    return  # it died: its end of the socket says so to `_read`
+                self._refuse(fault)
+                continue
             self._unsent.popleft()
         self._loop.remove_writer(control)
+
+    def _refuse(self, shortage: OSError) -> None:
+        """What is to be said next cannot be: it is we who lack something."""
+        what = self._unsent.popleft()
+        if isinstance(what, StartKernel):
+            self._hear(StartFailed(what.ticket, f"the controller lacks something: {shortage.strerror}"), [])
 
     def _read(self) -> None:
         for _ in range(_AT_ONCE):

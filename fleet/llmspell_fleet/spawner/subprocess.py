@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.processes import exit_status, find_process
 from llmspell_fleet.spawner.reports import Reports
@@ -56,12 +58,23 @@ class SubprocessSpawner:
 
     def _start(self, request: StartKernel) -> None:
         kernel = KernelId(request.kernel_id)
+        try:
+            child = self._begin(request)
+            own, process = _held(child)
+        except OSError as fault:
+            self._listener.start_failed(kernel, f"{fault.strerror or fault}")
+            return
+        self._children[child.pid] = own
+        self._loop.add_reader(own, self._ended, replace(process, pidfd=own))
+        self._listener.started(kernel, process)
+
+    def _begin(self, request: StartKernel) -> "subprocess.Popen[bytes]":
         description = os.memfd_create("llmspell-start", os.MFD_CLOEXEC)
         writer = self._reports.writer
         try:
             os.write(description, encode(request))
             os.lseek(description, 0, os.SEEK_SET)
-            child = subprocess.Popen(
+            return subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", *self._module),
                     *("--start", str(description), "--report", str(writer.fileno())),
@@ -72,18 +85,8 @@ class SubprocessSpawner:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
             )
-        except OSError as fault:
-            self._listener.start_failed(kernel, f"{fault.strerror or fault}")
-            return
         finally:
             os.close(description)
-        # Reaped by its pidfd, here or by whoever holds the other one; `Popen` is not to miss or to reap it.
-        child.returncode = 0
-        # It cannot be reaped before we ask for it, so that the number is its own until then.
-        pid, start_time = child.pid, process_start_time(child.pid) or 0
-        own = self._children[pid] = os.pidfd_open(pid)
-        self._loop.add_reader(own, self._ended, Process(pid, start_time, own))
-        self._listener.started(kernel, Process(pid, start_time, os.pidfd_open(pid)))
 
     def _ended(self, process: Process) -> None:
         status = exit_status(process)
@@ -114,3 +117,22 @@ class SubprocessSpawner:
         for pid in list(self._children):
             self._forget(pid)
         self._reports.close()
+
+
+def _held(child: "subprocess.Popen[bytes]") -> tuple[int, Process]:
+    """A pidfd of our own, and the process with another. OSError: we have no room for them, and it was ended."""
+    try:
+        # It cannot be reaped before we ask for it, so that the number is its own until then.
+        start_time, own = process_start_time(child.pid) or 0, os.pidfd_open(child.pid)
+        try:
+            theirs = os.dup(own)
+        except OSError:
+            os.close(own)
+            raise
+    except OSError:
+        child.kill()
+        child.wait()
+        raise
+    # Reaped by its pidfd, here or by whoever holds the other one; `Popen` is not to miss or to reap it.
+    child.returncode = 0
+    return own, Process(child.pid, start_time, theirs)

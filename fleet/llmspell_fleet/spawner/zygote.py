@@ -51,6 +51,8 @@ class ZygoteSpawner:
         self._helper: Helper | None = None
         self._next: Helper | None = None
         """The one that will take its place, and is not ready yet."""
+        self._retired: tuple[Helper, ...] = ()
+        """Those whose place was taken, and that have not answered everything."""
         self._waiting: list[StartKernel] = []
         """What was asked for while there was none."""
         self._is_closing = False
@@ -78,8 +80,9 @@ class ZygoteSpawner:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Those of all zygotes that are there to fork."""
-        return tuple(helper.pid for helper in (self._helper, self._next) if helper is not None)
+        """Those of all zygotes that have something to fork, or may."""
+        there = (*self._retired, self._helper, self._next)
+        return tuple(helper.pid for helper in there if helper is not None and helper.is_needed)
 
     @property
     def is_late(self) -> bool:
@@ -122,6 +125,7 @@ class ZygoteSpawner:
             last, self._helper, self._next = self._helper, helper, None
             if last is not None:
                 last.retire()
+                self._retired = tuple(one for one in (*self._retired, last) if one.is_needed)
             self._listener.spares_changed()
 
     def _hear(self, kernel: KernelId | None, reply: Reply, descriptors: list[int]) -> None:

@@ -21,6 +21,7 @@ from llmspell_kernel.pidfile import process_start_time
 from llmspell_kernel.zygote.confine import HEADROOM_BYTES
 from llmspell_kernel.zygote.protocol import Confinement
 from support.proc import environ_of, files_of, folder_of, limits_of, pid_of, signals_of, status_of
+from support.shortage import without_descriptors
 from support.spawning import SPAWNERS, Spawning, has_ended, spawning
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -361,6 +362,18 @@ async def test_limits_above_the_hard_one_are_the_hard_one(site: Spawning) -> Non
     process = await site.start(confinement=Confinement(files=hard + 1))
 
     assert limits_of(process.pid)["open files"] == str(hard)
+
+
+async def test_a_start_for_which_we_have_no_descriptors_has_failed_and_costs_no_other(site: Spawning) -> None:
+    before = await site.start()
+    with without_descriptors():
+        kernel = site.ask()
+        await site.told.until(lambda: kernel in site.told.failures, "its failure")
+
+    assert "Too many open files" in site.told.failures[kernel]
+    assert await site.run(await site.start(), "return 1") == "1"
+    assert await site.run(before, "return 1") == "1"
+    assert site.told.losses == []
 
 
 async def test_the_system_tells_how_a_kernel_ended_to_whoever_holds_its_pidfd(site: Spawning) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from llmspell_fleet.spawner.zygote import ZygoteSpawner
 from llmspell_kernel.pidfile import process_start_time
+from support.kernels import READY_S
 from support.spawning import Spawning, eventually, has_ended, spawning
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -51,6 +52,22 @@ async def test_one_that_is_killed_while_it_is_renewed_is_replaced() -> None:
 
         await eventually(lambda: site.spawner.pid not in (None, first), "another zygote")
         assert await site.run(await site.start(), "return 2") == "2"
+
+
+async def test_the_last_one_is_ours_until_it_has_answered_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmspell_fleet.spawner.helper.LOOK_S", READY_S)
+    async with spawning("zygote", forks=2) as site:
+        first = site.spawner.pid
+        assert first is not None
+        await site.start()
+        os.kill(first, signal.SIGSTOP)
+        kernel = site.ask()
+        await eventually(lambda: site.spawner.pid not in (None, first), "the next zygote")
+        assert site.spawner.pids == (first, site.spawner.pid)
+
+        os.kill(first, signal.SIGCONT)
+        await site.served(kernel)
+        assert site.spawner.pids == (site.spawner.pid,)
 
 
 async def test_the_end_of_the_last_one_does_not_cost_the_one_in_its_place() -> None:

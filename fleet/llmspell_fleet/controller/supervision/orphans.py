@@ -18,7 +18,7 @@ import msgspec
 
 from llmspell_fleet.model.ids import KernelId
 from llmspell_kernel.zygote.marks import descendant_name, kernel_name, was_started_by
-from llmspell_kernel.zygote.tree import is_reaper, kill_orphans
+from llmspell_kernel.zygote.tree import children, is_reaper, kill_orphans
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
 
@@ -39,7 +39,10 @@ class Orphans:
     """Kills what is left when processes end. Belongs to the event loop."""
 
     def __init__(self, own: Callable[[], Collection[int]]) -> None:
-        """`own` says which children of this process are not orphans: kernels, and who helps to start them."""
+        """`own` says which children of this process are not orphans: kernels, and who helps to start them.
+
+        Nor are those of our own session, which no descendant of a kernel can come into.
+        """
         self._loop = asyncio.get_running_loop()
         self._own = own
         self._is_reaper = is_reaper()
@@ -69,7 +72,7 @@ class Orphans:
             self._timer = self._loop.call_later(AGAIN_S, self.sweep)
 
     def _sweep(self) -> None:
-        killed = kill_orphans(self._own()) if self._is_reaper else []
+        killed = kill_orphans({*self._own(), *filter(_is_in_our_session, children())}) if self._is_reaper else []
         for pid in killed:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
@@ -90,6 +93,13 @@ class Orphans:
             self.sweep()
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _is_in_our_session(child: int) -> bool:
+    try:
+        return os.getsid(child) == os.getsid(0)
+    except ProcessLookupError:
+        return True  # whoever started it has reaped it
 
 
 class _Seen(msgspec.Struct, frozen=True):

@@ -90,10 +90,8 @@ class Supervisor(Entries):
         self.holder, self.policy = holder, policy
         self._endings = Endings(self._entries, self._ended, holder.why_killed)
         self.dependencies = Dependencies(self._entries)
-        self._orphans = Orphans(lambda: self.helpers | _own_children(self, spawner))
+        self._orphans = Orphans(lambda: _own_children(self, spawner))
         self.starts = Starts(spawner, store, paths, holder, self.start_failed, log_level=log_level)
-        self.helpers: set[int] = set()
-        """Children of this process that are neither kernels nor the spawner's."""
         self.is_closing = False
         """The fleet ends: processes do, and what should be is left as it is."""
         self.lasting: Callable[[Kernel], Kernel] = lambda kernel: kernel

@@ -22,7 +22,7 @@ class Entry:
     """A kernel's record, which is replaced, and its handles, which come and go with its processes."""
 
     __slots__ = (
-        *("_waiters", "asked_at", "channel", "connection", "grip", "cull_reason", "helper", "is_adopted"),
+        *("_waiters", "asked_at", "channel", "connection", "cull_reason", "early", "grip", "helper", "is_adopted"),
         *("kernel", "leases", "output", "process", "timer"),
     )
 
@@ -38,6 +38,8 @@ class Entry:
         self.channel: Channel | None = None
         self.connection: ConnectionInfo | None = None
         """Of its last incarnation: the next one has the same key and ports, so that clients find it again."""
+        self.early: tuple[int, ConnectionInfo] | None = None
+        """Which process said last that it serves, and where, and is not known: it is about to be, or it has ended."""
         self.timer: asyncio.TimerHandle | None = None
         self.asked_at = 0.0
         """Loop time at which its present incarnation was asked for."""

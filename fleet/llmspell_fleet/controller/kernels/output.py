@@ -79,6 +79,11 @@ class Output:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen no more, and nobody follows any more."""
+        self.close(loop)
+        self.followers.end()
+
     def read(self) -> bool:
         """Take what was written; whether it was more than is kept. Of too many lines the first are dropped: a gap."""
         if self._descriptor < 0:

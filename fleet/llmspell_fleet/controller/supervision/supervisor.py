@@ -116,8 +116,7 @@ class Supervisor(Entries):
         """A kernel without a process leaves for good, and its files with it."""
         assert entry.kernel.phase not in HAS_PROCESS
         entry.clear_timer()
-        entry.output.close(self._loop)
-        entry.output.followers.end()
+        entry.output.end(self._loop)
         files.remove_kernel_files(self._paths, entry.kernel.spec)
         self.holder.forget(entry)
         del self._entries[entry.id]
@@ -125,7 +124,7 @@ class Supervisor(Entries):
 
     def change_spec(self, entry: Entry, spec: KernelSpec) -> None:
         """What it should be: its limits now, where that can be, and the rest from its next incarnation on."""
-        is_aging = (spec.max_age_s, spec.max_age_variance) != _aging(entry.kernel.spec)
+        is_aging = _aging(spec) != _aging(entry.kernel.spec)
         entry.kernel = replace(entry.kernel, spec=spec)
         entry.output.log_files = _log_files(self._paths, spec)
         self._store.save_kernel(entry.kernel)
@@ -199,6 +198,8 @@ class Supervisor(Entries):
         self._endings.watch(entry)
         record = entry.kernel
         self.apply(entry, Spawned(record.incarnation, process.pid, process.start_time, self._loop.time(), date_now()))
+        if entry.early is not None:
+            self.serving(kernel, *entry.early)
 
     def take_over(self, entry: Entry, process: Process, event: Adopted) -> None:
         """A process of an earlier controller's is this kernel's."""
@@ -227,7 +228,10 @@ class Supervisor(Entries):
     def serving(self, kernel: KernelId, pid: int, connection: ConnectionInfo) -> None:
         """It has bound its sockets (SpawnerListener): greet it, and when it answers it is ready."""
         entry = self._entries.get(kernel)
-        if entry is None or entry.kernel.phase is not Phase.STARTING or (entry.process and entry.process.pid != pid):
+        if entry is None or entry.kernel.phase is not Phase.STARTING:
+            return
+        if entry.process is None or entry.process.pid != pid:
+            entry.early = pid, connection
             return
         try:
             self.connect(entry, connection)
@@ -310,8 +314,7 @@ class Supervisor(Entries):
         self._orphans.close()
         for entry in self:
             entry.clear_timer()
-            entry.output.close(self._loop)
-            entry.output.followers.end()
+            entry.output.end(self._loop)
             if entry.kernel.phase not in HAS_PROCESS:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()

@@ -7,7 +7,7 @@ import pytest
 
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.model.kernel import Phase
-from support.controllers import Start, in_phase, kill, only, ready_again
+from support.controllers import Start, in_phase, kill, only, ready_again, until
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -51,6 +51,24 @@ async def test_starts_that_go_wrong_hold_up_no_others(controller: Start) -> None
             if entry is not hanging:
                 await ready_again(entry, 2)
         assert (hanging.kernel.phase, hanging.kernel.incarnation) == (Phase.STARTING, 1)
+
+
+async def test_a_report_that_is_read_when_its_process_has_ended_is_not_taken_for_the_next_one_s(
+    controller: Start,
+) -> None:
+    async with controller() as site:
+        tenant = await site.tenant()
+        entry = only(tenant)
+        ended, connection = entry.kernel.pid, entry.connection
+        assert ended is not None
+        assert connection is not None
+        kill(entry)
+        await until(entry, lambda k: k.incarnation == 2 and entry.process is None, "the next incarnation")
+
+        site.controller.supervisor.serving(entry.id, ended, connection)
+        await ready_again(entry, 2)
+
+        assert (await site.execute(tenant, "return 1", timeout_s=10))["result"] == "1"
 
 
 async def test_lines_and_numbers_of_its_output_go_on_in_the_next_incarnation(controller: Start) -> None:

@@ -9,11 +9,14 @@ import ctypes
 import errno
 import struct
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from llmspell_kernel.zygote.syscalls import AUDIT, MACHINE, NUMBERS, check, prctl
 
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_JUMP: Final = 0x05  # BPF_JMP | BPF_JA
 _EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _ANY_BIT: Final = 0x45  # BPF_JMP | BPF_JSET | BPF_K
@@ -34,6 +37,8 @@ _PR_SET_SECCOMP: Final = 22
 _SECCOMP_MODE_FILTER: Final = 2
 
 _Instruction = tuple[int, int, int, int]
+_LONGEST_JUMP: Final = 255
+_RETURNS_ALLOW: Final = (_RETURN, 0, 0, _ALLOW)
 
 FREE: Final = (
     *("read", "write", "readv", "writev", "pread64", "pwrite64", "close", "lseek", "fsync", "fdatasync", "ftruncate"),
@@ -77,20 +82,36 @@ _ALL_BITS: Final = 0xFFFFFFFF
 def build(machine: str = MACHINE) -> bytes:
     """The program for an architecture, with 0 in place of the process's own pid; `for_process` puts it in."""
     numbers = NUMBERS[machine]
+    # Some exist only where programs are older than the architecture's successor.
+    calls = {numbers[name]: [_RETURNS_ALLOW] for name in FREE if name in numbers}
+    calls |= {numbers[name]: body for name, body in _held().items() if name in numbers}
+    unknown = [_error(errno.ENOSYS)]
+    starts = {0: unknown}
+    for number in sorted(calls):
+        starts[number], starts[number + 1] = calls[number], unknown
+    if machine == "x86_64":
+        starts[_X32] = [(_RETURN, 0, 0, _KILL)]
+    ranges = [next(alike) for _, alike in groupby(starts.items(), key=itemgetter(1))]
     program: list[_Instruction] = [
         *((_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, AUDIT[machine]), (_RETURN, 0, 0, _KILL)),
-        *((_LOAD, 0, 0, _NUMBER),),
+        *((_LOAD, 0, 0, _NUMBER), *_searched(ranges)),
     ]
-    if machine == "x86_64":
-        program += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
-    for name in FREE:
-        if name in numbers:  # some exist only where programs are older than the architecture's successor
-            program += [(_EQUAL, 0, 1, numbers[name]), (_RETURN, 0, 0, _ALLOW)]
-    for name, body in _held().items():
-        if name in numbers:
-            program += [(_EQUAL, 0, len(body), numbers[name]), *body]
-    program.append(_error(errno.ENOSYS))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def _searched(ranges: list[tuple[int, list[_Instruction]]]) -> list[_Instruction]:
+    """What to do by the number that is loaded; each range goes from its first number to the next one's.
+
+    By halves: when it is loaded, the system plays the program once for every call that there is.
+    """
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    below, above = _searched(ranges[:middle]), _searched(ranges[middle:])
+    first = ranges[middle][0]
+    if len(below) <= _LONGEST_JUMP:
+        return [(_AT_LEAST, len(below), 0, first), *below, *above]
+    return [(_AT_LEAST, 0, 1, first), (_JUMP, 0, 0, len(below)), *below, *above]
 
 
 def _held() -> dict[str, list[_Instruction]]:

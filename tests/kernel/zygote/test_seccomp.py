@@ -25,6 +25,8 @@ def verdict(machine: str, number: int, *arguments: int, architecture: int | None
         match code:
             case 0x20:
                 (accumulator,) = struct.unpack_from("=I", data, value)
+            case 0x05:
+                at += value
             case 0x15:
                 at += jump_true if accumulator == value else jump_false
             case 0x35:

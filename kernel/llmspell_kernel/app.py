@@ -99,11 +99,6 @@ class Kernel:
         outbox = self._outbox = prepared.outbox if prepared else Outbox()
         outbox.wake, outbox.output_limit = wakeup.wake, limits.output_bytes
         progress = taken.progress if taken is not None else _progress(options)
-        self._worker = Worker(
-            lambda: _make_engine(outbox, limits, prepared),
-            outbox,
-            progress.begin if progress else lambda _ticket: None,
-        )
         given, self._is_clients_file = _given(options, predecessor, taken)
         path = self._claim_pid_files() if taken is None else ""
         try:
@@ -112,8 +107,10 @@ class Kernel:
             if options.on_listening is not None:
                 # Whoever waits for us connects while we make the rest.
                 options.on_listening(self.connection)
+            engine = _make_engine(outbox, limits, prepared)
+            self._worker = Worker(engine, outbox, progress.begin if progress else lambda _ticket: None)
             self._worker.start()
-            _connect(outbox, self._worker.engine)
+            _connect(outbox, engine)
             self._server = JupyterServer(
                 self._sockets,
                 key=self.connection.key,

@@ -61,10 +61,8 @@ class Worker:
     the failed one's epoch are given back unrun, and the I/O thread opens a new epoch once it has seen the failure.
     """
 
-    def __init__(
-        self, make_engine: Callable[[], Engine], outbox: Outbox, on_begin: Callable[[int], None] = lambda _ticket: None
-    ) -> None:
-        self._make_engine = make_engine
+    def __init__(self, engine: Engine, outbox: Outbox, on_begin: Callable[[int], None] = lambda _ticket: None) -> None:
+        self.engine = engine
         self._on_begin = on_begin
         self._outbox = outbox
         self._jobs: deque[Job | None] = deque()
@@ -75,16 +73,10 @@ class Worker:
         self._begun = 0
         self._expired: set[int] = set()
         self._thread = threading.Thread(target=self._work, name="lua", daemon=True)
-        self._made = threading.Event()
-        self._fault: Exception | None = None
-        self.engine: Engine
 
     def start(self) -> None:
-        """Start the thread; returns when its engine is made."""
+        """Start the thread: the engine is its own from here on."""
         self._thread.start()
-        self._made.wait()
-        if self._fault is not None:
-            raise self._fault
 
     def submit(self, *jobs: Job | None) -> None:
         """Hand over jobs; None ends the thread after those before it."""
@@ -112,13 +104,6 @@ class Worker:
 
     def _work(self) -> None:
         """The thread's boundary: a fault of ours reaches the I/O thread, which must not wait for ever."""
-        try:
-            self.engine = self._make_engine()
-        except Exception as fault:  # noqa: BLE001 - start() raises it
-            self._fault = fault
-            return
-        finally:
-            self._made.set()
         try:
             try:
                 self._serve()

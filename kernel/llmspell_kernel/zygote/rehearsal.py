@@ -36,7 +36,7 @@ def rehearse(prepared: Prepared) -> None:
         transport="ipc", ip=address, ports=(0, 0, 0, 0, 0), max_message_bytes=limits.max_message_size
     )
     wakeup, key = Wakeup(), new_key()
-    worker = Worker(lambda: prepared.engine, prepared.outbox)
+    worker = Worker(prepared.engine, prepared.outbox)
     worker.start()
     server = JupyterServer(
         sockets,

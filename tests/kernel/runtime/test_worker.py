@@ -19,7 +19,7 @@ class Desk:
     def __init__(self) -> None:
         self.woken = threading.Event()
         self.outbox = Outbox(self.woken.set, output_bytes=0)
-        self.worker = Worker(lambda: Engine(self.outbox, KernelLimits()), self.outbox)
+        self.worker = Worker(Engine(self.outbox, KernelLimits()), self.outbox)
         self.worker.start()
         interrupter = self.worker.engine.interrupter
         interrupter.on_arm = self.outbox.nudge

@@ -182,13 +182,16 @@ class Store:
             self._inbox.waiting.batch.notes[name] = text
             self._inbox.ring_soon()
 
-    async def flush(self) -> None:
-        """Return when everything that was noted before is committed. StoreError: it is not, and is tried on."""
+    def flush(self) -> "asyncio.Future[None]":
+        """Done when everything that was noted before is committed. StoreError: it is not, and is tried on."""
         future = asyncio.get_running_loop().create_future()
-        with self._inbox.lock:
-            self._inbox.waiting.flushes.append(future)
-            self._inbox.ring()
-        await future
+        try:
+            with self._inbox.lock:
+                self._inbox.ring()
+                self._inbox.waiting.flushes.append(future)
+        except StoreError as fault:
+            future.set_exception(fault)
+        return future
 
     # --- executions
 

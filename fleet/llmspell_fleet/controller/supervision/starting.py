@@ -18,7 +18,7 @@ from llmspell_fleet.store.store import Store
 from llmspell_kernel.errors import RefusedError
 
 if TYPE_CHECKING:
-    from llmspell_kernel.zygote.protocol import Confinement
+    from llmspell_kernel.zygote.protocol import Confinement, StartKernel
 
 
 class Starts:
@@ -60,20 +60,25 @@ class Starts:
             await self._has_wanted.wait()
             self._has_wanted.clear()
             batch, self._wanted = self._wanted, []
-            # A store that cannot write says so in /health. Repairs go on: pid files keep kernels from doubling.
-            with contextlib.suppress(StoreError):
-                await self._store.flush()
+            # Meanwhile the first one's files and cgroups are made.
+            written = self._store.flush()
             for entry in batch:
-                self._start(entry)
+                request = self._prepared(entry)
+                # A store that cannot write says so in /health. Repairs go on: pid files keep kernels from doubling.
+                with contextlib.suppress(StoreError):
+                    await written
+                if request is not None:
+                    self._spawner.start(request)
 
-    def _start(self, entry: Entry) -> None:
+    def _prepared(self, entry: Entry) -> "StartKernel | None":
+        """Make what a process needs before there is one; None: it was told that there will be none."""
         level = entry.kernel.spec.isolation_level
         if entry.kernel.isolation_level != level:
             # Changed since: whoever adopts the process goes by what is on disk.
             entry.kernel = replace(entry.kernel, isolation_level=level)
             self._store.save_kernel(entry.kernel)
             self.ask(entry)
-            return
+            return None
         self._tickets += 1
         entry.output.begin(entry.kernel.incarnation)
         try:
@@ -91,10 +96,9 @@ class Starts:
             )
         except (OSError, RefusedError) as fault:
             self._on_failed(entry.id, str(fault), False)
-            return
+            return None
         try:
-            request = replace(request, confinement=self.isolate(entry, request.confinement))
+            return replace(request, confinement=self.isolate(entry, request.confinement))
         except RefusedError as fault:
             self._on_failed(entry.id, str(fault), True)
-            return
-        self._spawner.start(request)
+            return None

@@ -33,7 +33,8 @@ def confine(confinement: Confinement, *, output: str, keep: tuple[int, ...]) -> 
     """Make this process a kernel's. `keep` are the descriptors that stay open besides the standard three."""
     for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     _set_stdio(output)
     close_all_but(keep)
     os.chdir("/")

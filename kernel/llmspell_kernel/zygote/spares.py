@@ -1,9 +1,9 @@
 """Spares: children that a zygote forks before anybody needs them, and that become kernels when they are told which.
 
 A spare has played a kernel's start once more (`rehearsal`), in its own memory: the pages that a start writes, most of
-what one takes, are its own already. It has no thread, no socket of a kernel's, no key and no owner, and has neither
-used nor given up a right, so that it can become any kernel, at any isolation level. What it becomes it reads from a
-descriptor that the zygote passes on unread. When the zygote goes, it goes.
+what one takes, are its own already. It has no thread, no socket of a kernel's, no key and no owner, and has given up no
+right but what every kernel at `strict` is without. What it becomes it reads from a descriptor that the zygote passes on
+unread. When the zygote goes, it goes.
 """
 
 import os
@@ -15,17 +15,16 @@ from typing import Final, NoReturn
 
 from llmspell_kernel.runtime.prepared import Prepared
 from llmspell_kernel.zygote.child import become_kernel
-from llmspell_kernel.zygote.confine import close_all_but
+from llmspell_kernel.zygote.confine import confine
 from llmspell_kernel.zygote.marks import SPARE_NAME, name_process
+from llmspell_kernel.zygote.protocol import Confinement, decode_request, receive_with_descriptors, send_with_descriptor
 from llmspell_kernel.zygote.protocol import Spares as Count
-from llmspell_kernel.zygote.protocol import decode_request, receive_with_descriptors, send_with_descriptor
-from llmspell_kernel.zygote.rehearsal import rehearse
+from llmspell_kernel.zygote.rehearsal import rehearse, rehearse_strict
 
 READY_WITHIN_S: Final = 10.0
 """A spare that takes longer is ended: it hangs."""
 
 _HERE: Final = b"."
-_LOOK_S: Final = 0.0005
 
 
 class _Spare:
@@ -133,10 +132,11 @@ def become_spare(channel: socket.socket, report: socket.socket, prepared: Prepar
     """Be one, in the child, and then a kernel."""
     try:
         name_process(SPARE_NAME)
-        close_all_but((channel.fileno(), report.fileno()))
+        confine(Confinement(level="strict"), output="", keep=(channel.fileno(), report.fileno()))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as its zygote: nobody has started it yet
+        prepared.engine.reseed(os.urandom(16))
         rehearse(prepared)
-        while len(os.listdir("/proc/self/task")) > 1:
-            time.sleep(_LOOK_S)  # they were joined, and the system may still see them: namespaces take one thread
+        rehearse_strict()
         channel.send(_HERE)
         _packet, descriptors = receive_with_descriptors(channel)
         request = decode_request(content(descriptors[0])) if descriptors else None

@@ -95,9 +95,10 @@ async def test_an_end_is_told_with_its_wait_status(case: str, site: Spawning) ->
 
 
 async def test_an_unused_kernel_ends_by_itself_and_says_so(site: Spawning) -> None:
-    process = await site.start(limits=KernelLimits(idle_timeout_s=0.2))
+    kernel = site.ask(limits=KernelLimits(idle_timeout_s=0.2))
+    await site.reported(kernel)  # whoever asks it something may come too late, and would be a use
 
-    assert await site.status(process) == Ending.IDLE << 8
+    assert await site.status(site.told.processes[kernel]) == Ending.IDLE << 8
 
 
 async def test_what_cannot_be_served_is_refused_with_the_reason_and_ends(site: Spawning) -> None:

@@ -15,7 +15,7 @@ from llmspell_kernel.connection import new_key
 from llmspell_kernel.pidfile import process_start_time
 from llmspell_kernel.zygote.marks import SPARE_NAME
 from llmspell_kernel.zygote.protocol import Spares
-from support.proc import files_of, threads_of
+from support.proc import files_of, status_of, threads_of
 from support.spawning import Spawning, eventually, spawning
 from support.tenants import need_root
 
@@ -38,6 +38,10 @@ def name_of(pid: int) -> bytes:
         return Path(f"/proc/{pid}/comm").read_bytes().rstrip()
     except OSError:
         return b""
+
+
+def namespaces_of(pid: int) -> list[str]:
+    return [str(entry.readlink()) for entry in sorted(Path(f"/proc/{pid}/ns").iterdir())]
 
 
 async def ready(site: Spawning, number: int) -> list[int]:
@@ -99,6 +103,20 @@ async def test_it_is_nobody_with_one_thread_and_two_sockets(site: Spawning) -> N
         assert threads_of(spare) == 1
         beyond = [name.partition(":")[0] for number, name in files_of(spare).items() if number > 2]
         assert beyond == ["socket", "socket"], "where it reports, and what it waits for; nothing of the other one"
+
+
+async def test_what_it_has_played_took_no_right_from_it_and_left_no_file(site: Spawning) -> None:
+    runtime = site.folder / "runtime"
+    before = sorted(runtime.rglob("*"))
+
+    (spare,) = await ready(site, 1)
+
+    assert sorted(runtime.rglob("*")) == before
+    assert site.spawner.pid is not None
+    rights = ("Uid", "Gid", "CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters")
+    mine, zygotes = status_of(spare), status_of(site.spawner.pid)
+    assert [mine[right] for right in rights] == [zygotes[right] for right in rights]
+    assert namespaces_of(spare) == namespaces_of(site.spawner.pid)
 
 
 async def test_two_random_generators_differ(site: Spawning) -> None:

@@ -42,18 +42,18 @@ run: setup ## a fleet in the foreground, on 127.0.0.1:9550; Ctrl-C ends it and i
 
 test: setup ## every test, and the coverage gate
 	@$(timed) $(BIN)/coverage erase; \
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup; \
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile; \
 	$(BIN)/coverage combine -q; \
 	$(BIN)/coverage report
 
 test-unit: setup ## the tests that need no process, socket or browser
-	@$(timed) $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not integration and not jupyter and not browser and not slow'
+	@$(timed) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not integration and not jupyter and not browser and not slow'
 
 test-integration: setup ## real processes, sockets and signals
-	@$(timed) $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'integration and not slow'
+	@$(timed) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'integration and not slow'
 
 test-jupyter: setup ## real Jupyter clients
-	@$(timed) $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m jupyter
+	@$(timed) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m jupyter
 
 test-browser: setup ## JupyterLab in Chromium; names its screenshots
 	@$(timed) $(BIN)/pytest -s -m browser

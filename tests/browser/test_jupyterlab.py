@@ -11,7 +11,7 @@ from support.browser import Notebook
 from support.jupyter_spec import ENDLESS_LOOP
 
 # Each test may be the one that starts the server and the browser.
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 Open = Callable[..., Notebook]
 

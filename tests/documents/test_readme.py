@@ -17,7 +17,7 @@ from support.console import open_console
 from support.homes import Home, new_home
 from support.repository import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.jupyter, pytest.mark.xdist_group("console")]
+pytestmark = [pytest.mark.integration, pytest.mark.jupyter]
 
 README: Final = (ROOT / "README.md").read_text()
 

@@ -20,7 +20,7 @@ from support.jupyter_front import Front, front
 from support.spawning import spawning
 from support.tenants import need_root
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.integration
 
 TRIPWIRE = """
 import ctypes, os, sys

@@ -12,7 +12,7 @@ from support.poorer import NOBODY, plain_home, served
 from support.proc import status_of
 from support.tenants import is_gone, need_root, new_tenant
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.integration
 
 CONFIG = "[fleet]\nstartup_kernels = 0\n"
 ONLY_BY_NAMESPACES = {"learn whether a path exists, and whose it is", "ask whether a process of a given number exists"}

@@ -13,7 +13,7 @@ from llmspell_kernel.zygote.probes import PROBES
 from support.hostile import MODES, Mode, all_of, scene
 from support.tenants import need_root
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.integration
 
 AIMS: dict[str, list[tuple[str, str]]] = {
     "use what its parent had open": [("inherited", "")],

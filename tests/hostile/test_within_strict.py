@@ -22,7 +22,7 @@ from support.poorer import WITHOUT_CGROUPS, poor_fleet
 from support.spawning import Spawning, spawning
 from support.tenants import need_root, new_tenant
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.integration
 
 FEW: int = 2
 """Fewer processes and threads than one kernel has."""

@@ -8,7 +8,7 @@ import pytest
 
 from support.jupyter_spec import KERNEL
 
-pytestmark = [pytest.mark.jupyter, pytest.mark.xdist_group("conformance")]
+pytestmark = pytest.mark.jupyter
 
 
 class Checks(suite.KernelTests):

@@ -10,7 +10,7 @@ from jupyter_client.manager import KernelManager
 from support.console import CTRL_C, ENTER, TAB, Console, open_console
 from support.jupyter_spec import ENDLESS_LOOP, KERNEL, connected, execute
 
-pytestmark = [pytest.mark.jupyter, pytest.mark.xdist_group("console")]
+pytestmark = pytest.mark.jupyter
 
 
 @pytest.fixture

@@ -14,12 +14,7 @@ from support.kernels import short_folder
 from support.repository import PACKAGES, ROOT, project_files
 
 # Slow: a build, and an installation with every dependency from the index.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.integration,
-    pytest.mark.xdist_group("wheel"),
-    pytest.mark.timeout(300),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def _run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:

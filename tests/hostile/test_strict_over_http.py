@@ -243,7 +243,7 @@ def test_strict_kernels_are_adopted_by_the_next_controller(fleet: FleetHome) -> 
             other = new_tenant(one, isolation_level="strict")
             assert uids(other).isdisjoint(uids(tenant))
         finally:
-            home.llmspell("fleet", "down", "--force")
+            home.end_all()
         assert sorted(path.name for path in home.runtime.rglob("*")) == []
 
 

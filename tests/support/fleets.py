@@ -109,11 +109,8 @@ def new_fleet(*arguments: str, config: str = "") -> Iterator[FleetHome]:
     """A fleet that serves; afterwards nothing of it is left, and its directories are gone."""
     with new_home() as home:
         fleet = FleetHome(home)
-        try:
-            fleet.up(*arguments, config=config)
-            yield fleet
-        finally:
-            home.llmspell("fleet", "down", "--force")
+        fleet.up(*arguments, config=config)
+        yield fleet
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A place of its own for the files of the kernels that a test starts, and the `llmspell` command run in it."""
 
 import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
+
+from llmspell_cli.main import root
+from llmspell_kernel.errors import NotRunningError
 
 DEADLINE_S = 20.0
 
@@ -54,6 +59,22 @@ class Home:
         """The command line, for tests that keep the process."""
         return [sys.executable, "-m", "llmspell_cli", *arguments]
 
+    def end_all(self) -> None:
+        """End a fleet and kernels as the commands do, but in this process: to start them takes longer than most tests."""
+        said = io.StringIO()
+        with (
+            patch.dict(os.environ, self.environ, clear=True),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            for files, command in (
+                ("fleet.pid", ("fleet", "down", "--force")),
+                ("kernel-*.pid", ("kernel", "stop", "--all", "--force")),
+            ):
+                if any(self.runtime.glob(files)):
+                    with contextlib.suppress(NotRunningError):
+                        root.main(command, standalone_mode=False)
+
     def start_kernel(self, *arguments: str) -> Path:
         """Start a daemon and return its connection file."""
         done = self.llmspell("kernel", "start", "--daemon", *arguments)
@@ -86,10 +107,7 @@ def new_home() -> Iterator[Home]:
     try:
         yield home
     finally:
-        if home.runtime.is_dir():
-            if (home.runtime / "fleet.pid").exists():
-                home.llmspell("fleet", "down", "--force")
-            home.llmspell("kernel", "stop", "--all", "--force")
+        home.end_all()
         shutil.rmtree(path)
 
 

@@ -27,6 +27,10 @@ class PoorHome(Home):
         """The command line."""
         return [*self.prefix, sys.executable, "-m", "llmspell_cli", *arguments]
 
+    def end_all(self) -> None:
+        """By a command, as everything here: the files may be those of a user whom this process does not trust."""
+        self.llmspell("fleet", "down", "--force")
+
 
 @contextlib.contextmanager
 def poor_home(prefix: tuple[str, ...] = ROOT_OF_A_NAMESPACE) -> Iterator[PoorHome]:
@@ -50,7 +54,7 @@ def served(home: Home, *arguments: str, config: str = "") -> Iterator[FleetHome]
         fleet.up(*arguments, config=config)
         yield fleet
     finally:
-        home.llmspell("fleet", "down", "--force")
+        home.end_all()
 
 
 # --- root's machine with less

@@ -33,7 +33,7 @@ def fleet(home: Home, startup_kernels: int) -> Iterator[FleetHome]:
     yield made
     with contextlib.suppress(ProcessLookupError):
         os.kill(made.pid, signal.SIGCONT)
-    home.llmspell("fleet", "down", "--force")
+    home.end_all()
     assert find_remnants(str(home.runtime)) == [], "its end leaves no process"
     log = (home.logs / "fleet.log").read_text()
     assert "Traceback" not in log, log[-8000:]

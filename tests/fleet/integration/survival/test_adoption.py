@@ -241,7 +241,7 @@ def test_what_has_failed_stays_so_until_a_person_restarts_it(home: Home) -> None
         assert fleet.kernels()[0]["phase"] == "FAILED"
         assert fleet.ask("POST", f"/v1/kernels/{kernel['id']}/restart").json["phase"] == "READY"
     finally:
-        home.llmspell("fleet", "down", "--force")
+        home.end_all()
 
 
 def test_sessions_live_where_they_lived_and_are_told_what_they_lost(fleet: FleetHome) -> None:

@@ -288,12 +288,12 @@ class Channel:
 
     def running(self) -> tuple[RunningExecution, ...]:
         """What was begun and is not answered."""
-        begun, now = self._progress.begun, self._loop.time()
-        running = (sent for sent in (*self._past.values(), *self._sent.values()) if sent.ticket <= begun)
-        return tuple(sent.as_running(now) for sent in running)
+        begun, now, line = self._progress.begun, self._loop.time(), (*self._past.values(), *self._sent.values())
+        return tuple(sent.as_running(now) for sent in line if sent.ticket <= begun)
 
     def ended_with(self) -> tuple[RunningExecution, ...]:
         """What runs, and what was cut off just now: for a death certificate."""
+        self._link.read_all()  # what it answered did not end with it
         now = self._loop.time()
         if self._cut_off is None or now - self._cut_off[1] >= CUT_OFF_S:
             return self.running()

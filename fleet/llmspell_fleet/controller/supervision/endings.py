@@ -98,7 +98,6 @@ class Endings:
         assert process is not None
         del self._watched[process.pid]
         self._loop.remove_reader(process.pidfd)
-        os.close(process.pidfd)
         ended = how_it_ended(status, entry.output.last(STDERR_LINES))
         detail = self._reasons.pop(process.pid, ended.detail)
         cause, why_culled = ended.cause, entry.cull_reason
@@ -108,6 +107,7 @@ class Endings:
         if ended.signal == signal.SIGKILL and (found := self._why_killed(entry)):
             cause, detail = "out_of_memory", found
         death = self.certificate(entry, cause, detail, exit_code=ended.exit_code, number=ended.signal)
+        os.close(process.pidfd)
         self._on_end(entry, death)
 
     def certificate(

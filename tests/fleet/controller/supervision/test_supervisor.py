@@ -1,6 +1,8 @@
 """What is left of processes that ended, and that one kernel's trouble is no other's."""
 
 import asyncio
+import select
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.model.kernel import Phase
 from support.controllers import Start, in_phase, kill, only, ready_again, until
+from support.kernels import READY_S
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -69,6 +72,23 @@ async def test_a_report_that_is_read_when_its_process_has_ended_is_not_taken_for
         await ready_again(entry, 2)
 
         assert (await site.execute(tenant, "return 1", timeout_s=10))["result"] == "1"
+
+
+async def test_what_was_answered_before_the_end_is_no_part_of_it(controller: Start) -> None:
+    async with controller() as site:
+        entry = only(await site.tenant())
+        assert entry.channel is not None
+        assert entry.process is not None
+        answer = entry.channel.send("e", "return 1", timeout_s=READY_S)
+        # Nothing of it is heard meanwhile: this is the controller's loop.
+        assert select.select([entry.channel._link._connection._socket], [], [], READY_S)[0]
+        kill(entry)
+        assert select.select([entry.process.pidfd], [], [], READY_S)[0]
+        site.controller.supervisor.exited(entry.process.pid, signal.SIGKILL)
+
+        assert b'"result":"1"' in await answer
+        assert entry.kernel.last_death is not None
+        assert entry.kernel.last_death.executions == ()
 
 
 async def test_lines_and_numbers_of_its_output_go_on_in_the_next_incarnation(controller: Start) -> None:

@@ -33,7 +33,7 @@ from llmspell_fleet.router.channel import Channel, Lost
 from llmspell_fleet.spawner.processes import has_ended
 from llmspell_fleet.spawner.spawner import Process, Spawner
 from llmspell_kernel.connection import ConnectionInfo, read_connection_file
-from llmspell_kernel.errors import LlmspellError
+from llmspell_kernel.errors import LlmspellError, RefusedError
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
 
@@ -70,7 +70,21 @@ class Adoption:
         self._is_ours = is_ours
 
     async def run(self, kernels: list[Kernel]) -> int:
-        """Take the stored kernels in, and end what belongs to none of them; returns how many of them still run."""
+        """Take the stored kernels in, and end what belongs to none of them; returns how many of them still run.
+
+        RefusedError: we lack what it takes to look after them, and none is given up for that.
+        """
+        try:
+            return await self._run(kernels)
+        except OSError as fault:
+            if not is_own_shortage(fault):
+                raise
+            raise RefusedError(
+                f"the fleet's {len(kernels)} kernels cannot be taken over: {fault.strerror}. Let it have more open "
+                "files (ulimit -n, or LimitNOFILE= of its service) or more memory"
+            ) from None
+
+    async def _run(self, kernels: list[Kernel]) -> int:
         self._unfinished.look(kernels, self._paths)
         found = await remnants(self._paths, self._spawner.pid, self._is_ours)
         adopted = sum(self._take(stored, found) for stored in kernels)

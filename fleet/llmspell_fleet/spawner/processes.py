@@ -7,6 +7,7 @@ import select
 import struct
 from typing import Final
 
+from llmspell_fleet.errors import is_own_shortage
 from llmspell_fleet.spawner.spawner import Process
 from llmspell_kernel.pidfile import process_start_time
 
@@ -26,13 +27,21 @@ def find_process(pid: int, start_time: int) -> Process | None:
     """The process with this number and start time, held by a pidfd; None when there is none any more.
 
     One that has ended and was reaped by nobody is found too: its pidfd tells its end, and the system its status.
+    OSError: we lack what it takes to look, and it may live.
     """
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except OSError as fault:
+        if is_own_shortage(fault):
+            raise
         return None
     # Asked while the pidfd holds the number: nobody else can have it now.
-    if process_start_time(pid) != start_time and not _is_zombie(pid, start_time):
+    try:
+        is_it = process_start_time(pid) == start_time or _is_zombie(pid, start_time)
+    except OSError:
+        os.close(pidfd)
+        raise
+    if not is_it:
         os.close(pidfd)
         return None
     return Process(pid, start_time, pidfd)
@@ -42,7 +51,7 @@ def _is_zombie(pid: int, start_time: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             content = stream.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     fields = content[content.rindex(b")") + 2 :].split()
     return fields[0] == b"Z" and int(fields[_START_TIME]) == start_time

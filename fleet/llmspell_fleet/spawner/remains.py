@@ -38,8 +38,8 @@ def find_remnants(runtime: str, is_ours: Callable[[int], bool] = lambda _uid: Fa
             if not all(uid == own or is_ours(uid) for uid in _users(name)):
                 continue
             comm = _read(f"/proc/{name}/comm").rstrip(b"\n")
-        except OSError:
-            continue  # it has ended
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended, or is none of ours
         if is_descendants(comm):
             continue  # it ends with its kernel
         start_time = process_start_time(int(name))

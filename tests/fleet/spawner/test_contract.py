@@ -377,6 +377,16 @@ async def test_a_start_for_which_we_have_no_descriptors_has_failed_and_costs_no_
     assert site.told.losses == []
 
 
+async def test_a_process_that_we_have_no_descriptor_for_is_not_taken_for_gone(site: Spawning) -> None:
+    process = await site.start()
+    with without_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        site.spawner.recover(KernelId("k"), process.pid, process.start_time)
+
+    found = site.spawner.recover(KernelId("k"), process.pid, process.start_time)
+    assert found is not None
+    os.close(found.pidfd)
+
+
 async def test_the_system_tells_how_a_kernel_ended_to_whoever_holds_its_pidfd(site: Spawning) -> None:
     process = await site.start()
     assert exit_status(process) is None

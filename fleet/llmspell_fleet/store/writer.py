@@ -90,6 +90,8 @@ class Writer:
                     future.set_exception(StoreError(explain(error, self._path)))
                 except BadRowError as error:
                     future.set_exception(StoreError(f"{self._path}: {error}"))
+                except Exception as error:  # noqa: BLE001 - the thread must live on
+                    future.set_exception(StoreError(_own_fault(error)))
 
     def _commit(self, waiting: Waiting) -> list[Answer]:
         begun: list[Any] = []
@@ -101,10 +103,8 @@ class Writer:
         except sqlite3.Error as error:
             self._fail(explain(error, self._path))
             return self._refusals(waiting)
-        except Exception as error:
-            # The thread must live on: what waits is kept, and /health tells.
-            _logger.exception("a fault of the store's own")
-            self._fail(f"the store has a fault of its own, and writes nothing: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - the thread must live on: what waits is kept, and /health tells
+            self._fail(_own_fault(error))
             return self._refusals(waiting)
         if self.fault is not None:
             _logger.warning("the store writes again; before: %s", self.fault)
@@ -126,6 +126,12 @@ class Writer:
         asked: list[asyncio.Future[Any]] = [future for _, future in waiting.begins]
         asked.extend(waiting.flushes)
         return [(future, error) for future in asked]
+
+
+def _own_fault(error: Exception) -> str:
+    """What nobody foresaw, for people; the log has more."""
+    _logger.error("a fault of the store's own", exc_info=error)
+    return f"the store has a fault of its own: {type(error).__name__}: {error}"
 
 
 def _tell(answers: list[Answer]) -> None:

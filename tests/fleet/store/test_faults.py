@@ -32,6 +32,17 @@ def execution(key: str) -> Execution:
     return Execution(id=str(uuid4()), tenant=TenantId("a"), key=key, sha256="a" * 64, created_at=NOW)
 
 
+@pytest.mark.asyncio
+async def test_a_question_that_fails_by_our_fault_costs_no_other(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "state" / "fleet.db"))
+    with pytest.raises(StoreError, match="ZeroDivisionError"):
+        await asyncio.wait_for(store._read(lambda _connection: 1 // 0), DEADLINE_S)
+
+    store.save_kernel(kernel())
+    await asyncio.wait_for(store.flush(), DEADLINE_S)
+    store.close()
+
+
 async def _until_it_writes_again(store: Store) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while store.fault is not None:  # noqa: ASYNC110  another thread tells nobody of it
@@ -182,7 +193,7 @@ async def test_a_fault_of_our_own_is_told_and_nothing_is_lost(
         with monkeypatch.context() as broken:
             broken.setattr(store._writer._database, "_write", lambda _: 1 / 0)
             store.save_kernel(one := kernel())
-            with pytest.raises(StoreError, match="a fault of its own, and writes nothing: ZeroDivisionError"):
+            with pytest.raises(StoreError, match="a fault of its own: ZeroDivisionError"):
                 await store.flush()
             assert "a fault of the store's own" in caplog.text
         await _until_it_writes_again(store)

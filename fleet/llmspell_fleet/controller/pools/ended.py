@@ -1,6 +1,7 @@
 """Kernels and leases that are no more: remembered for a while, so that who still names them is told why (410)."""
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping
 from typing import Final, Generic, TypeVar
@@ -12,6 +13,8 @@ from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death, KernelSpec
 from llmspell_fleet.policy.telling import how_ended
 from llmspell_fleet.store.store import Store
+
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
 KEPT: Final = 1000
 """Of each kind; beyond, the oldest is forgotten."""
@@ -112,7 +115,14 @@ class Ended:
 
     def restore(self, notes: Mapping[str, str]) -> None:
         """Know what the last controller knew."""
-        stored = [_decode(text) for name, text in notes.items() if name.startswith(NOTE)]
+        stored = []
+        for name, text in notes.items():
+            if name.startswith(NOTE):
+                try:
+                    stored.append(_decode(text))
+                except msgspec.MsgspecError as fault:
+                    _LOG.warning("what was remembered of a kernel that is no more cannot be read: %s", fault)
+                    self._store.save_note(name, None)
         for gone in sorted(stored, key=lambda gone: gone.death.at if gone.death is not None else ""):
             self._kernels.add(gone.spec.id, msgspec.structs.replace(gone, at=self._loop.time()))
             self._stored.append(gone.spec.id)

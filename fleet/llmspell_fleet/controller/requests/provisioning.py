@@ -247,14 +247,12 @@ class Provisioning:
         self._require_store()
         of = self._of
         tenant = of.tenants.get(request.tenant)
-        name = request.name or ""
-        if name and any(entry.kernel.spec.name == name for entry in tenant.entries.values()):
-            raise ConflictError(f"tenant {tenant.id} has a kernel called {name} already")
-        require_fixed(tenant.spec)
-        spec = of.tenants.new_spec(tenant, name=name, port=request.port, labels=request.labels)
+        _require_addable(tenant, request)
+        spec = of.tenants.new_spec(tenant, name=request.name or "", port=request.port, labels=request.labels)
         if tenant.spec.warm == "require":
             await of.warm.secure(spec, 1, request.wait_s)
             tenant = of.tenants.get(request.tenant)
+            _require_addable(tenant, request)
         of.tenants.promise(tenant.beyond(tenant.spec.replicas + 1), tenant.spec)
         of.tenants.change(tenant, replace(tenant.spec, replicas=tenant.spec.replicas + 1))
         entry = of.tenants.add_kernel(tenant, spec)
@@ -317,6 +315,13 @@ class Provisioning:
             lambda k: k.phase is Phase.FAILED or (k.incarnation > before and k.phase in TAKES_WORK), wait_s
         )
         return self.kernel(kernel, tenant)
+
+
+def _require_addable(tenant: Tenant, request: KernelRequest) -> None:
+    """ConflictError: the tenant has a kernel of that name, or as many as its load wants."""
+    if request.name and any(entry.kernel.spec.name == request.name for entry in tenant.entries.values()):
+        raise ConflictError(f"tenant {tenant.id} has a kernel called {request.name} already")
+    require_fixed(tenant.spec)
 
 
 async def _settled(entry: Entry, wait_s: float) -> None:

@@ -15,6 +15,7 @@ from llmspell_fleet.model.requests import KernelRequest, TenantChange
 from llmspell_fleet.observe.metrics import Metrics
 from llmspell_kernel.connection import read_connection_file
 from support.controllers import Site, Start, in_phase, kill, only, ready_again
+from support.kernels import READY_S
 from support.spawning import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
@@ -250,6 +251,18 @@ async def test_who_requires_one_and_does_not_get_it_is_told_when_to_ask_again(co
             await site.controller.service.create_kernel(KernelRequest(tenant=tenant.id, wait_s=0))
         assert (tenant.spec.replicas, len(tenant.entries)) == (1, 1)
         await filled(site, 0)
+
+
+async def test_one_name_is_given_once_to_those_who_wait_for_a_warm_kernel(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant(warm="require")
+        asked = KernelRequest(tenant=tenant.id, name="one", wait_s=READY_S)
+        made = await asyncio.gather(
+            *(site.controller.service.create_kernel(asked) for _ in range(2)), return_exceptions=True
+        )
+
+        assert sorted(type(one).__name__ for one in made) == ["ConflictError", "KernelView"]
+        assert tenant.spec.replicas == 2
 
 
 async def test_who_requires_what_cannot_be_is_told_why(controller: Start) -> None:

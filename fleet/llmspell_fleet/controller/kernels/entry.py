@@ -23,7 +23,7 @@ class Entry:
 
     __slots__ = (
         *("_waiters", "asked_at", "channel", "connection", "cull_reason", "early", "grip", "helper", "is_adopted"),
-        *("kernel", "leases", "output", "process", "timer"),
+        *("kernel", "leases", "output", "process", "timer", "written"),
     )
 
     def __init__(self, kernel: Kernel, output: Output) -> None:
@@ -40,6 +40,8 @@ class Entry:
         """Of its last incarnation: the next one has the same key and ports, so that clients find it again."""
         self.early: tuple[int, ConnectionInfo] | None = None
         """Which process said last that it serves, and where, and is not known: it is about to be, or it has ended."""
+        self.written: asyncio.Future[None] | None = None
+        """Done when the record of its present incarnation is on disk, or cannot be."""
         self.timer: asyncio.TimerHandle | None = None
         self.asked_at = 0.0
         """Loop time at which its present incarnation was asked for."""

@@ -1,4 +1,9 @@
-"""Starts of kernels' processes, in batches: the intent is on disk before there is a process."""
+"""Starts of kernels' processes, in batches: the intent is on disk before a process serves.
+
+A kernel's first process may be there sooner: if nothing is recorded of a kernel, nobody was told of it, and its process
+is ended by the next controller, as one that nobody wants. That of a later incarnation would be taken for its
+predecessor's; it waits.
+"""
 
 import asyncio
 import contextlib
@@ -60,15 +65,16 @@ class Starts:
             await self._has_wanted.wait()
             self._has_wanted.clear()
             batch, self._wanted = self._wanted, []
-            # Meanwhile the first one's files and cgroups are made.
             written = self._store.flush()
             for entry in batch:
                 request = self._prepared(entry)
-                # A store that cannot write says so in /health. Repairs go on: pid files keep kernels from doubling.
-                with contextlib.suppress(StoreError):
-                    await written
-                if request is not None:
-                    self._spawner.start(request)
+                if request is None:
+                    continue
+                if entry.kernel.incarnation > 1:
+                    await _done(written)
+                entry.written = written
+                self._spawner.start(request)
+            await _done(written)
 
     def _prepared(self, entry: Entry) -> "StartKernel | None":
         """Make what a process needs before there is one; None: it was told that there will be none."""
@@ -102,3 +108,9 @@ class Starts:
         except RefusedError as fault:
             self._on_failed(entry.id, str(fault), True)
             return None
+
+
+async def _done(written: "asyncio.Future[None]") -> None:
+    # A store that cannot write says so in /health. Starts go on: processes say whose they are.
+    with contextlib.suppress(StoreError):
+        await written

@@ -233,6 +233,9 @@ class Supervisor(Entries):
         if entry.process is None or entry.process.pid != pid:
             entry.early = pid, connection
             return
+        if entry.written is not None and not entry.written.done():
+            entry.written.add_done_callback(lambda _written: self.serving(kernel, pid, connection))
+            return
         try:
             self.connect(entry, connection)
         except OSError as fault:

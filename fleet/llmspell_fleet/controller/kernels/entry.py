@@ -82,6 +82,13 @@ class Entry:
             self.timer.cancel()
             self.timer = None
 
+    def is_written(self, later: Callable[[], None]) -> bool:
+        """Whether the record of its present incarnation is on disk, or cannot be; if not, `later` is called then."""
+        if self.written is None or self.written.done():
+            return True
+        self.written.add_done_callback(lambda _written: later())
+        return False
+
     def changed(self) -> None:
         """The record was replaced: let those look who wait for something."""
         for waiter in self._waiters:

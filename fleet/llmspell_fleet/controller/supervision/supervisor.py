@@ -196,15 +196,14 @@ class Supervisor(Entries):
         entry = self._entries[kernel]
         entry.process, entry.is_adopted, entry.helper = process, False, self._spawner.pid
         self._endings.watch(entry)
-        record = entry.kernel
-        self.apply(entry, Spawned(record.incarnation, process.pid, process.start_time, self._loop.time(), date_now()))
+        now = self._loop.time()
+        self.apply(entry, Spawned(entry.kernel.incarnation, process.pid, process.start_time, now, date_now()))
         if entry.early is not None:
             self.serving(kernel, *entry.early)
 
     def take_over(self, entry: Entry, process: Process, event: Adopted) -> None:
         """A process of an earlier controller's is this kernel's."""
-        entry.process, entry.is_adopted, entry.helper = process, True, None
-        entry.asked_at = self._loop.time()
+        entry.process, entry.is_adopted, entry.helper, entry.asked_at = process, True, None, self._loop.time()
         self._endings.watch(entry)
         self.holder.adopt(entry)
         self.apply(entry, event)
@@ -233,8 +232,7 @@ class Supervisor(Entries):
         if entry.process is None or entry.process.pid != pid:
             entry.early = pid, connection
             return
-        if entry.written is not None and not entry.written.done():
-            entry.written.add_done_callback(lambda _written: self.serving(kernel, pid, connection))
+        if not entry.is_written(lambda: self.serving(kernel, pid, connection)):
             return
         try:
             self.connect(entry, connection)
@@ -277,8 +275,7 @@ class Supervisor(Entries):
 
     def suspended(self, pid: int, *, is_suspended: bool) -> None:
         """A signal suspended it, or let it go on (SpawnerListener)."""
-        entry = self._endings.watched(pid)
-        if entry is not None:
+        if (entry := self._endings.watched(pid)) is not None:
             self.on_suspended(entry, is_suspended)
 
     def lost(self, reason: str) -> None:

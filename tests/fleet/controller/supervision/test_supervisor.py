@@ -1,15 +1,19 @@
 """What is left of processes that ended, and that one kernel's trouble is no other's."""
 
 import asyncio
+import contextlib
 import select
 import signal
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.model.kernel import Phase
-from support.controllers import Start, in_phase, kill, only, ready_again, until
+from llmspell_fleet.model.requests import KernelRequest
+from support.controllers import Site, Start, in_phase, kill, only, ready_again, until
 from support.kernels import READY_S
 from support.spawning import eventually
 
@@ -54,6 +58,44 @@ async def test_starts_that_go_wrong_hold_up_no_others(controller: Start) -> None
             if entry is not hanging:
                 await ready_again(entry, 2)
         assert (hanging.kernel.phase, hanging.kernel.incarnation) == (Phase.STARTING, 1)
+
+
+@contextlib.asynccontextmanager
+async def unwritten(site: Site) -> AsyncIterator[None]:
+    """Nothing is written meanwhile: the thread that does is busy."""
+    is_over = threading.Event()
+    busy = asyncio.ensure_future(site.store._read(lambda _connection: is_over.wait(READY_S)))
+    try:
+        yield
+    finally:
+        is_over.set()
+        await busy
+
+
+async def test_a_first_process_may_come_before_its_record_and_is_greeted_after_it(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant(replicas=0)
+        async with unwritten(site):
+            wanted = KernelRequest(tenant=tenant.id, wait_s=READY_S)
+            asking = asyncio.ensure_future(site.controller.service.create_kernel(wanted))
+            await eventually(lambda: tenant.entries, "a kernel")
+            entry = only(tenant)
+            await eventually(lambda: entry.written is not None and entry.written._callbacks, "it to say that it serves")
+
+            assert (entry.kernel.phase, entry.channel) == (Phase.STARTING, None)
+        assert (await asking).phase == "READY"
+
+
+async def test_a_later_process_comes_after_its_record(controller: Start) -> None:
+    async with controller() as site:
+        entry = only(await site.tenant())
+        async with unwritten(site):
+            site.spawner.script.append("fail")
+            kill(entry)
+            await eventually(lambda: entry.output.incarnation == 2, "its next start")
+
+            assert list(site.spawner.script) == ["fail"], "no process was asked for"
+        await ready_again(entry, 3)
 
 
 async def test_a_report_that_is_read_when_its_process_has_ended_is_not_taken_for_the_next_one_s(

@@ -25,6 +25,8 @@ class Home:
 
     path: Path
     environ: dict[str, str]
+    python: str = sys.executable
+    """Whose installation the command is."""
 
     @property
     def runtime(self) -> Path:
@@ -57,7 +59,7 @@ class Home:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line, for tests that keep the process."""
-        return [sys.executable, "-m", "llmspell_cli", *arguments]
+        return [self.python, "-m", "llmspell_cli", *arguments]
 
     def end_all(self) -> None:
         """End a fleet and kernels as the commands do, but in this process: to start them takes longer than most tests."""

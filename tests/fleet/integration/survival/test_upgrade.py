@@ -7,11 +7,14 @@ import signal
 import socket
 import threading
 import urllib.parse
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from support.fleets import FleetHome
-from support.homes import wait_until
+from support.homes import Home, wait_until
+from support.installation import Installation
 from support.tenants import Tenant, is_gone, new_tenant, wait_for, wait_running
 
 pytestmark = pytest.mark.integration
@@ -110,6 +113,26 @@ def test_under_load_nobody_is_refused_and_every_kernel_runs_on(fleet: FleetHome)
     os.kill(victim["pid"], signal.SIGKILL)
     death = tenant.wait_restarted(victim["id"])["last_death"]
     assert (death["pid"], death["signal"]) == (victim["pid"], "SIGKILL")
+
+
+def test_another_version_takes_over_and_leaves_again(tmp_path: Path, home: Home) -> None:
+    installation = Installation(tmp_path)
+    fleet = FleetHome(replace(home, python=installation.python))
+    fleet.up(config="[fleet]\nstartup_kernels = 2\n")
+    first = fleet.ask("GET", "/health").json["version"]
+    before = {kernel["id"]: (kernel["pid"], kernel["incarnation"]) for kernel in fleet.kernels()}
+    assert fleet.execute("x = 41 return x", session="mine").json["result"] == "41"
+
+    for present, other in ((first, "99.9.9"), ("99.9.9", first)):
+        installation.become(other)
+        done = fleet.ask("POST", "/v1/upgrade", timeout_s=120)
+
+        assert done.status == 200, done.body
+        assert (done.json["from_version"], done.json["to_version"]) == (present, other)
+        assert fleet.ask("GET", "/health").json["version"] == other
+        assert {kernel["id"]: (kernel["pid"], kernel["incarnation"]) for kernel in fleet.kernels()} == before
+        assert fleet.execute("return x", session="mine").json["result"] == "41"
+        assert new_tenant(fleet, f"at-{other.replace('.', '-')}").value("return 1") == "1"
 
 
 def test_what_cannot_start_is_refused_with_the_reason_and_changes_nothing(fleet: FleetHome) -> None:

@@ -120,7 +120,7 @@ def test_another_version_takes_over_and_leaves_again(tmp_path: Path, home: Home)
     fleet = FleetHome(replace(home, python=installation.python))
     fleet.up(config="[fleet]\nstartup_kernels = 2\n")
     first = fleet.ask("GET", "/health").json["version"]
-    before = {kernel["id"]: (kernel["pid"], kernel["incarnation"]) for kernel in fleet.kernels()}
+    before = {kernel["id"]: (kernel["pid"], kernel["incarnation"]) for kernel in fleet.wait_ready()}
     assert fleet.execute("x = 41 return x", session="mine").json["result"] == "41"
 
     for present, other in ((first, "99.9.9"), ("99.9.9", first)):

@@ -200,8 +200,8 @@ class Upgrader:
             self._replace(checked, connection)
         finally:
             self._is_running = False
-            await self._server.accept()
             self._server.intake.resume()
+            await self._server.accept()
 
     async def _drain(self, request: UpgradeRequest, connection: object, give_up_at: float) -> None:
         """Until nobody waits for an answer that would be lost."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from llmspell_fleet.errors import FleetError
@@ -10,6 +10,9 @@ from llmspell_fleet.errors import FleetError
 T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("llmspell.fleet")
+
+AGAIN_S: Final = 0.5
+"""How soon what was to have no end is begun again."""
 
 
 class Background:
@@ -26,6 +29,10 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do `work`, which has no end: what fails of it by our fault is logged, and it is begun again."""
+        self.run(_kept(work))
+
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if task.cancelled():
@@ -40,3 +47,12 @@ class Background:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _kept(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - whatever it is, the fleet goes on needing it
+            _LOG.exception("background work failed, and is begun again")
+        await asyncio.sleep(AGAIN_S)

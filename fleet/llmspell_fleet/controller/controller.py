@@ -56,7 +56,7 @@ OWN_DESCRIPTORS: Final = 512
 """What the controller needs besides its kernels: HTTP connections, logs, the store."""
 
 DESCRIPTORS_PER_KERNEL: Final = DESCRIPTORS + 3
-"""Its connection, its pidfd, its output, its progress (a mapping of Python's keeps the descriptor)."""
+"""Its connection, its pidfd, its output, its progress."""
 
 
 class Controller:
@@ -176,8 +176,8 @@ class Controller:
         """Take up what is stored and running, and begin to start what should be there."""
         loaded = self._loaded
         await self._spawner.open(self.supervisor)
-        self.background.run(self.supervisor.starts.run())
-        self.background.run(self.liveness.run())
+        self.background.keep(self.supervisor.starts.run)
+        self.background.keep(self.liveness.run)
         for record in loaded.tenants:
             self.tenants.add(record)
             self.metrics.add_tenant(record.spec.id)
@@ -199,10 +199,10 @@ class Controller:
             self.tenants.reconcile(tenant)
         self.tenants.remember_sessions(self._paths.homes)
         self.leases.restore(loaded.leases)
-        self.background.run(self.sampling.run())
-        self.background.run(self.autoscaling.run())
-        self.background.run(self.culling.run())
-        self.background.run(self.warm.run())
+        self.background.keep(self.sampling.run)
+        self.background.keep(self.autoscaling.run)
+        self.background.keep(self.culling.run)
+        self.background.keep(self.warm.run)
         data: dict[str, object] = {"adopted": adopted, "kernels": len(self.supervisor)}
         self.events.emit("fleet.started", data=data)
         _LOG.info("the fleet has %d kernels, %d of them adopted", len(self.supervisor), adopted)

@@ -10,6 +10,29 @@ from llmspell_fleet.controller.background import Background
 pytestmark = pytest.mark.asyncio
 
 
+async def test_what_has_no_end_is_begun_again_when_it_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llmspell_fleet.controller.background.AGAIN_S", 0.0)
+    background = Background()
+    begun: list[int] = []
+    goes_on = asyncio.Event()
+
+    async def work() -> None:
+        begun.append(len(begun))
+        if len(begun) < 3:
+            raise ValueError("broken")
+        goes_on.set()
+        await asyncio.Event().wait()
+
+    background.keep(work)
+    await asyncio.wait_for(goes_on.wait(), 10)
+    await background.close()
+
+    assert begun == [0, 1, 2]
+    assert [record.message for record in caplog.records] == ["background work failed, and is begun again"] * 2
+
+
 async def test_what_it_comes_to_is_its_task_s() -> None:
     background = Background()
 

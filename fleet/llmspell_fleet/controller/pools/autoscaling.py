@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from llmspell_fleet.controller.events import Events
 from llmspell_fleet.controller.pools.tenant import Tenant
 from llmspell_fleet.controller.pools.tenants import Tenants
-from llmspell_fleet.errors import TooManyError
+from llmspell_fleet.errors import ConflictError, TooManyError
 from llmspell_fleet.model.pool import Autoscale
 from llmspell_fleet.policy.autoscale import Scale, Trend, begin, decide, shrinks_at
 
@@ -80,7 +80,7 @@ class Autoscaling:
         for some in (kernels, tenant.spec.replicas + 1):
             try:
                 self._tenants.promise(tenant.beyond(some), tenant.spec)
-            except TooManyError as denied:
+            except (TooManyError, ConflictError) as denied:
                 if tenant.id not in self._refused:
                     _LOG.warning("tenant %s is not scaled to %d kernels: %s", tenant.id, some, denied)
                     self._refused.add(tenant.id)

@@ -176,7 +176,6 @@ class Liveness:
             for turn in range(SLICES if untold else 0):
                 await asyncio.sleep(SLICE_S)
                 suspended = self._look_at(untold[turn::SLICES], suspended)
-
             if not untold:
                 await asyncio.sleep(SLICES * SLICE_S)
 

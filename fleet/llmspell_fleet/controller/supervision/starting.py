@@ -7,6 +7,7 @@ predecessor's; it waits.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ from llmspell_kernel.errors import RefusedError
 
 if TYPE_CHECKING:
     from llmspell_kernel.zygote.protocol import Confinement, StartKernel
+
+_LOG: Final = logging.getLogger("llmspell.fleet")
 
 
 class Starts:
@@ -67,7 +70,12 @@ class Starts:
             batch, self._wanted = self._wanted, []
             written = self._store.flush()
             for entry in batch:
-                request = self._prepared(entry)
+                try:
+                    request = self._prepared(entry)
+                except Exception:  # noqa: BLE001 - it has failed, and others are to be started all the same
+                    _LOG.exception("kernel %s cannot be started", entry.id)
+                    self._on_failed(entry.id, "a fault of the fleet's own: its log has the details", False)
+                    continue
                 if request is None:
                     continue
                 if entry.kernel.incarnation > 1:

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from llmspell_fleet.controller.pools.tenant import Tenant
 from llmspell_fleet.errors import ConflictError, TooManyError
@@ -43,6 +44,22 @@ async def test_a_queue_gets_kernels_and_a_quiet_time_takes_them_away(controller:
         assert _scaled(site, tenant) == [(1, 3), (3, 1)]
         assert grown_s < 2.0
         assert (await site.execute(tenant, "return 1"))["result"] == "1"
+
+
+async def test_who_may_not_grow_since_nobody_could_hold_it_keeps_nobody_else_from_growing(controller: Start) -> None:
+    async with controller() as site:
+        lax = await site.tenant("lax", autoscale=QUICK)
+        held = await site.tenant("held", autoscale=QUICK)
+        # As after a start where there are no cgroups, which held it until then.
+        limits = replace(held.spec.limits, cpu_percent=50)
+        held.record = replace(held.record, spec=replace(held.spec, isolation_level="strict", limits=limits))
+        site.controller.supervisor.holder.cgroups.parts.clear()
+
+        asked = [site.asking(tenant, SPIN, timeout_s=1.5) for tenant in (held, lax) for _ in range(3)]
+        await eventually(lambda: lax.ready == 3, "three kernels")
+        await asyncio.gather(*asked)
+
+        assert _scaled(site, held) == []
 
 
 async def test_it_grows_into_what_room_there_is(controller: Start) -> None:

@@ -13,6 +13,7 @@ import pytest
 from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.requests import KernelRequest
+from llmspell_kernel.zygote.protocol import Confinement
 from support.controllers import Site, Start, in_phase, kill, only, ready_again, until
 from support.kernels import READY_S
 from support.spawning import eventually
@@ -131,6 +132,26 @@ async def test_what_was_answered_before_the_end_is_no_part_of_it(controller: Sta
         assert b'"result":"1"' in await answer
         assert entry.kernel.last_death is not None
         assert entry.kernel.last_death.executions == ()
+
+
+async def test_a_start_that_fails_by_our_fault_has_failed_and_costs_no_other(
+    controller: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controller() as site:
+        starts = site.controller.supervisor.starts
+        isolate, faults = starts.isolate, [ZeroDivisionError()]
+
+        def once(entry: Entry, confinement: Confinement) -> Confinement:
+            if faults:
+                raise faults.pop()
+            return isolate(entry, confinement)
+
+        monkeypatch.setattr(starts, "isolate", once)
+        tenant = await site.tenant(replicas=2)
+
+        assert tenant.ready == 2
+        deaths = [entry.kernel.last_death for entry in tenant.entries.values() if entry.kernel.last_death is not None]
+        assert [death.cause for death in deaths] == ["spawn_failed"]
 
 
 async def test_lines_and_numbers_of_its_output_go_on_in_the_next_incarnation(controller: Start) -> None:

@@ -1,5 +1,7 @@
 """What one kernel may use. The kernel reads only this; where the numbers came from is `config`'s matter."""
 
+from typing import Final
+
 import msgspec
 
 KIB = 1024
@@ -29,3 +31,26 @@ class KernelLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     module_paths: tuple[str, ...] = ()
     """The directories that ``require`` may read Lua modules from."""
+
+
+RECORDED_COPIES: Final = 2
+"""Of all that a run wrote whose reply may be asked for again: what runs, and the one before it."""
+
+DISPLAY_COPIES: Final = 3
+"""Of one display, beside what the script has and what was made of it: on its way to the caller and to subscribers."""
+
+
+def output_room(memory_bytes: int, output_bytes: int) -> int:
+    """Bytes that a process may come to hold of output, beyond its scripts' memory and what any process needs.
+
+    Text that is on its way is bounded whatever a script writes, and belongs to what any process needs: a mebibyte
+    before it is taken from the script, one with replies, one for each subscriber, and what ZeroMQ holds for a client,
+    512 messages that are kept short. What is not bounded by itself is counted here. The output of a run with an id is
+    held as it was written until its reply is sent, and that of the last one until the next: a supervisor's successor
+    has to get it as a whole. And a display is one message, however large: it was a string in the script's memory, and
+    twice, as the value and as JSON.
+
+    Where output is without end, as much of it is counted as by default.
+    """
+    written = output_bytes or KernelLimits().output_bytes
+    return RECORDED_COPIES * written + DISPLAY_COPIES * min(written, memory_bytes // 2)

@@ -10,13 +10,14 @@ import pytest
 from llmspell_kernel.options import Ending
 from support.kernels import KernelHome, KernelProcess
 from support.peers import Client, count
-from support.proc import wait_at_work
+from support.proc import status_of, wait_at_work
 from support.runs import Runner
 from support.supervised import Supervised
 
 pytestmark = pytest.mark.integration
 
 LOOP = "while true do end"
+MIB = 1024 * 1024
 STUCK = "return ('a'):rep(100000):find('.-.-.-.-.-.-b')"
 """One call into C that never returns to Lua."""
 
@@ -155,6 +156,26 @@ def test_a_script_waits_for_a_caller_who_reads_late_and_nothing_is_lost(supervis
 
         assert late.reply(request)["result"] == "whole"
         assert _in_turn(late.outputs[request]) == 300_000
+
+
+@pytest.mark.parametrize("letter", ["x", "\\1"])
+def test_a_script_waits_for_a_caller_who_reads_late_though_it_streams_nothing(
+    letter: str, supervised: Supervised, runner: Runner
+) -> None:
+    before = memory_of(supervised.kernel.pid)
+    with supervised.connect(unread=1) as late:
+        request = late.send(f"for i = 1, 800 do io.write(('{letter}'):rep(65536)) end ended = true", ticket=1)
+        supervised.wait_begun(1)
+        for _ in range(3):  # it serves others meanwhile
+            assert runner.reply(runner.ask("statistics_request", {}))["state"] == "busy"
+
+        assert len(late.reply(request)["stdout"]) == 800 * 65536
+    assert memory_of(supervised.kernel.pid) - before < 160 * MIB
+
+
+def memory_of(pid: int) -> int:
+    """The most that a process has held, in bytes."""
+    return int(status_of(pid)["VmHWM"].split()[0]) * 1024
 
 
 def test_a_caller_who_reads_nothing_holds_others_up_until_its_time_is_over(
@@ -485,6 +506,23 @@ def test_who_takes_over_is_told_what_runs_and_gets_what_was_answered_to_nobody(s
         supervised.kernel.signal(signal.SIGINT)
         assert first.reply(running)["status"] == "interrupted"
         assert second.run("return late", ticket=5)["result"] == "nil"
+
+
+def test_a_long_reply_that_was_answered_to_nobody_is_said_again_as_a_whole(supervised: Supervised) -> None:
+    with supervised.connect() as first, supervised.connect() as second:
+        for one in (first, second):
+            one.session.username = "llmspell-fleet"
+        request = first.send("for i = 1, 200000 do print(i) end display(7) return 'done'", ticket=1, execution="e1")
+        done = first.reply(request)
+        assert len(done["stdout"]) > MIB
+
+        adopted = second.reply(second.ask("adopt_request", {"executions": ["e1"]}))
+
+        assert (adopted["replies"], [one["msg_id"] for one in adopted["line"]]) == ({}, [request])
+        # To the routing id of whoever asked, which all supervisors of a kernel share but these two.
+        first.replies.clear()
+        first.parts[request] = []
+        assert first.reply(request) == done
 
 
 # --- who is no supervisor

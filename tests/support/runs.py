@@ -21,6 +21,8 @@ class Runner:
         self.replies: dict[str, Json] = {}
         self.outputs: dict[str, list[Json]] = {}
         """What was streamed for each request before its reply."""
+        self.parts: dict[str, list[Json]] = {}
+        """What was said of each before its reply, which is joined with it."""
         self.order: list[str] = []
         """Requests as they were answered."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -46,6 +48,7 @@ class Runner:
         self.socket.send_multipart(self.session.serialize(message))
         request: str = message["header"]["msg_id"]
         self.outputs[request] = []
+        self.parts[request] = []
         return request
 
     def run(self, code: str, **options: Any) -> Json:
@@ -77,7 +80,20 @@ class Runner:
         if message["msg_type"] == "run_output":
             content = message["content"]
             self.outputs[request] += content.get("outputs", [content])
+        elif message["msg_type"] == "run_part":
+            self.parts[request].append(message["content"])
         else:
             assert message["msg_type"].endswith("_reply")
-            self.replies[request] = message["content"]
+            self.replies[request] = _whole(self.parts.pop(request, []), message["content"])
             self.order.append(request)
+
+
+def _whole(parts: list[Json], reply: Json) -> Json:
+    """A reply with what went before it; others than a run's have no parts."""
+    if not parts:
+        return reply
+    for name in ("stdout", "stderr"):
+        reply[name] = "".join(part[name] for part in (*parts, reply))
+    if displays := [display for part in (*parts, reply) for display in part.get("displays", ())]:
+        reply["displays"] = displays
+    return reply

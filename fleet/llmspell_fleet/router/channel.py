@@ -52,9 +52,15 @@ class Sent(msgspec.Struct):
     """Output that was heard."""
     is_past: bool = False
     """Sent by an earlier controller."""
+    held: said.Held | None = None
+    """What was said of it before its reply."""
 
-    def put_out(self, content: bytes, most_bytes: int) -> None:
-        """Hand its output on, if somebody listens; Nonsense: it is none, or too much."""
+    def put_out(self, kind: str, content: bytes, most_bytes: int, room: said.Room) -> None:
+        """Hand its output on, if somebody listens, or hold it; Nonsense: it is none, or too much."""
+        if kind == "run_part":
+            self.held = self.held or said.Held(room)
+            self.held.take(content, most_bytes)
+            return
         for event, output, size in said.run_outputs(content):
             self.output_bytes += size
             if self.output_bytes > most_bytes:
@@ -67,6 +73,8 @@ class Sent(msgspec.Struct):
         digest = self.code if self.is_past else sha256(self.code.encode("utf-8", "surrogatepass")).hexdigest()
         return RunningExecution(id=self.id, sha256=digest, running_s=round(now - self.sent_at, 6))
 
+
+_OUTPUT: Final = frozenset(("run_output", "run_part"))
 
 _NOT_BEGUN: Final = b'{"begun":false}'
 
@@ -134,7 +142,7 @@ class Channel:
         """What earlier controllers had sent, by msg_id."""
         self._inherited: asyncio.Future[Inherited] | None = None
         self._adopting = 0
-        self._most_bytes = largest_message(output_bytes)
+        self._most_bytes, self._room = largest_message(output_bytes), said.Room(self._bound_messages)
         self._link = Link(
             connection,
             self._loop,
@@ -213,8 +221,9 @@ class Channel:
         self._bound_messages()
 
     def _bound_messages(self) -> None:
-        """What earlier controllers asked for was held to limits that we do not know."""
-        self._link.most_bytes = WITHOUT_END_BYTES if self._adopting or self._past else self._most_bytes
+        """What earlier controllers asked for was held to limits that we do not know; what is held was said."""
+        most_bytes = WITHOUT_END_BYTES if self._adopting or self._past else self._most_bytes
+        self._link.most_bytes = most_bytes - self._room.used
 
     async def inherited(self) -> Inherited:
         """What it had asked of the kernel; Lost: the kernel has ended."""
@@ -243,10 +252,10 @@ class Channel:
         if asked not in self._past:
             # Until it has said what its line was, that may be of it.
             return bool(self._adopting)
-        if kind == "run_output":
-            self._past[asked].put_out(content, WITHOUT_END_BYTES)
+        if kind in _OUTPUT:
+            self._past[asked].put_out(kind, content, WITHOUT_END_BYTES, self._room)
         else:
-            reply = said.run_reply(content)
+            reply = said.run_reply(content, self._past[asked].held)
             self._answered(self._past.pop(asked), reply)
             self._bound_messages()
         return True
@@ -263,10 +272,10 @@ class Channel:
     def _hear(self, kind: str, number: int, content: bytes) -> bool:
         self.heard_at = self._loop.time()
         if kind == "run_reply" and number in self._sent:
-            reply = said.run_reply(content)
+            reply = said.run_reply(content, self._sent[number].held)
             self._answered(self._sent.pop(number), reply)
-        elif kind == "run_output" and number in self._sent:
-            self._sent[number].put_out(content, self._most_bytes)
+        elif kind in _OUTPUT and number in self._sent:
+            self._sent[number].put_out(kind, content, self._most_bytes, self._room)
         elif kind in {"statistics_reply", "limits_reply", "expire_reply"} and number in self._asked:
             told = said.statistics(content) if kind == "statistics_reply" else content
             asked = self._asked.pop(number)
@@ -335,8 +344,7 @@ class Channel:
         self._link.close()
         self._progress.close()
         lost = [*self._past.values(), *self._sent.values()]
-        self._sent, self._past = {}, {}
-        self.load = 0
+        self._sent, self._past, self.load = {}, {}, 0
         if self._inherited is not None and not self._inherited.done():
             self._inherited.set_exception(Lost(death, had_begun=True))
             self._inherited.exception()  # nobody may be waiting for it

@@ -47,6 +47,14 @@ class RunReply(msgspec.Struct, gc=False, omit_defaults=True):
     displays: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
+class RunPart(msgspec.Struct, gc=False):
+    """A run_part: of the same members, what goes before the reply."""
+
+    stdout: str
+    stderr: str
+    displays: list[dict[str, Any]]
+
+
 class RunOutput(msgspec.Struct, gc=False, omit_defaults=True):
     """A run_output: text, or a MIME bundle."""
 
@@ -117,12 +125,13 @@ def _reader(kind: type[T]) -> Callable[[bytes], T]:
 
 _encode: Final = msgspec.json.Encoder().encode
 _reply: Final = _reader(RunReply)
+_part: Final = _reader(RunPart)
 _outputs: Final = _reader(RunOutputs)
 statistics: Final = _reader(Statistics)
 adopt_reply: Final = _reader(AdoptReply)
 
 
-def written(said: RunReply | RunOutput | dict[str, Any]) -> bytes:
+def written(said: RunReply | RunOutput | dict[str, Any] | str) -> bytes:
     """The same as JSON of ours."""
     try:
         return _encode(said)
@@ -130,9 +139,63 @@ def written(said: RunReply | RunOutput | dict[str, Any]) -> bytes:
         raise Nonsense(f"it said what is no JSON: {printable(str(fault), longest=200)}") from None
 
 
-def run_reply(content: bytes) -> bytes:
+class Room(msgspec.Struct):
+    """What is held of one kernel's words, of all its executions together."""
+
+    on_change: Callable[[], None]
+    used: int = 0
+    """Bytes, and one for each part: no kernel says that nothing was."""
+
+    def use(self, size: int) -> None:
+        """So much more is held, or less."""
+        self.used += size
+        self.on_change()
+
+
+class Held:
+    """What was said of one execution before its reply, as JSON of ours whose end is open."""
+
+    __slots__ = ("_displays", "_room", "_size", "_stderr", "_stdout")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._stdout, self._stderr, self._displays = bytearray(b'"'), bytearray(b'"'), bytearray()
+        self._size = 0
+
+    def take(self, content: bytes, most_bytes: int) -> None:
+        """The next run_part; Nonsense: more than that is held of its kernel."""
+        part = _part(content)
+        size = 1
+        for held, text in ((self._stdout, part.stdout), (self._stderr, part.stderr)):
+            if text:
+                inside = memoryview(written(text))[1:-1]
+                held.extend(inside)
+                size += len(inside)
+        for display in part.displays:
+            json = written(display)
+            self._displays += b",%b" % json if self._displays else json
+            size += len(json)
+        self._size += size
+        self._room.use(size)
+        if self._room.used > most_bytes:
+            raise Nonsense(f"it said more than {most_bytes} bytes before it replied")
+
+    def reply(self, reply: RunReply) -> bytes:
+        """The reply, with what was said before it, of which nothing is held any more."""
+        self._room.use(-self._size)
+        whole: Any = reply
+        for name, held in (("stdout", self._stdout), ("stderr", self._stderr)):
+            held.extend(memoryview(written(getattr(reply, name)))[1:])
+            setattr(whole, name, msgspec.Raw(held))
+        if self._displays:
+            whole.displays = [msgspec.Raw(self._displays), *(reply.displays or ())]
+        return written(whole)
+
+
+def run_reply(content: bytes, held: Held | None = None) -> bytes:
     """A run_reply, which begins with its status."""
-    return written(_reply(content))
+    reply = _reply(content)
+    return written(reply) if held is None else held.reply(reply)
 
 
 Output = tuple[Literal["output", "display"], bytes, int]

@@ -85,10 +85,11 @@ class Exchange:
     def _is_held_up(self) -> bool:
         """Whether a script waits for its caller to read, so that nothing is lost.
 
-        Only while it runs: its end, also by its time limit or an interrupt, is told, and others have their turn.
+        Only while it runs: its end, also by its time limit or an interrupt, is told, and others have their turn,
+        unless its caller leaves even that unread.
         """
         run = self._executions.run
-        return run is not None and run.is_held_up and not self._outbox.has_end
+        return run is not None and (run.is_far_behind() or (run.is_held_up and not self._outbox.has_end))
 
     def _follow(self) -> None:
         """Set the timers by what runs now."""

@@ -18,7 +18,7 @@ from llmspell_kernel.jupyter.history import History
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.outputs import joined, publish_display, publish_text
 from llmspell_kernel.jupyter.pager import Question, question
-from llmspell_kernel.jupyter.runs import Run
+from llmspell_kernel.jupyter.runs import Part, Run
 from llmspell_kernel.runtime.engine import Outcome, ScriptError, Status
 from llmspell_kernel.runtime.outbox import (
     Broken,
@@ -64,6 +64,7 @@ class Executions:
         history: History,
         *,
         reply: Callable[[Message, str, bytes], None],
+        answer: Callable[[Message, Sequence[Part], bytes], None],
         ask: Callable[[Message], None],
         read_ahead: Callable[[float], None],
     ) -> None:
@@ -71,6 +72,7 @@ class Executions:
         self._iopub = iopub
         self._history = history
         self._reply = reply
+        self._answer = answer
         self._ask = ask
         self._read_ahead = read_ahead
         self._line: deque[_Running] = deque()
@@ -268,8 +270,8 @@ class Executions:
         self._leave(running, encode(content))
 
     def _answer_run(self, running: _Running, run: Run, outcome: Outcome) -> None:
-        duration_s = time.monotonic() - running.begun_at
-        self._reply(running.message, "run_reply", run.reply(outcome, running.count, duration_s))
+        reply = run.reply(outcome, running.count, time.monotonic() - running.begun_at)
+        self._answer(running.message, run.parts, reply)
 
     def fail_running(self, error: ScriptError, status: Status = "interrupted") -> None:
         """Answer the running execution without its outcome, and abort the rest: the process is about to end.

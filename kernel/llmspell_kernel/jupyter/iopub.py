@@ -97,6 +97,11 @@ class IOPub:
         self.touch: Callable[[zmq.Socket[bytes]], None] = lambda _socket: None
         """Called with the socket whenever something is sent on it (`Loop.touch`)."""
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody hears what is published."""
+        return bool(self._subscribers)
+
     def publish(
         self, msg_type: str, content: bytes, parent: bytes = EMPTY_OBJECT, metadata: bytes = EMPTY_OBJECT
     ) -> None:

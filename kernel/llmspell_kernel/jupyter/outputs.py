@@ -9,6 +9,12 @@ from llmspell_kernel.jupyter.runs import Run
 from llmspell_kernel.runtime.outbox import FLUSH_BYTES, Item, Publication, StderrText
 
 _TEXTS: Final = frozenset((bytes, StderrText))
+ESCAPED: Final = 6
+"""Bytes that JSON makes of one, at most."""
+
+LONGEST_QUOTED: Final = 2 * FLUSH_BYTES
+"""ZeroMQ bounds the messages that wait for a client by their number alone: each is to be short, whatever is in it."""
+
 _STREAM: Final = b'{"name":"%b","text":%b}'
 
 
@@ -45,37 +51,49 @@ def publish_text(
     iopub: IOPub, name: bytes, data: bytes, *, parent: bytes, run: Run | None, breathe: Callable[[], None]
 ) -> None:
     """Publish text of stdout or stderr in pieces; `breathe` is called between them: others want to be heard."""
-    if not data:
-        return
-    if run:
-        run.keep(name, data)
-    for number, chunk in enumerate(_chunks(data)):
+    for number, (piece, quoted) in enumerate(_pieces(data)):
         if number:
             breathe()
-        quoted = json_text(chunk)
         if run:
-            run.write(name, quoted)
+            run.write(name, piece, quoted)
         iopub.publish("stream", _STREAM % (name, quoted), parent)
 
 
 def publish_display(iopub: IOPub, item: Publication, *, parent: bytes, run: Run | None) -> None:
     """Publish a display_data, update_display_data or clear_output."""
-    content = item.content
+    # One copy after the other: it may be as large as all that the script may write.
+    if iopub.has_subscribers:
+        iopub.publish(item.kind, _shown(item), parent)
     if run and item.kind == "display_data":
-        run.display(content)
-    if item.kind != "clear_output":
-        transient = b"" if item.display_id is None else b'"display_id":' + json_text(item.display_id)
-        content = b'{"data":%b,"metadata":{},"transient":{%b}}' % (content, transient)
-    iopub.publish(item.kind, content, parent)
+        run.display(item.content)
 
 
-def _chunks(data: bytes) -> Iterator[bytes]:
-    """Pieces of at most FLUSH_BYTES that split no UTF-8 sequence."""
+def _shown(item: Publication) -> bytes:
+    if item.kind == "clear_output":
+        return item.content
+    transient = b"" if item.display_id is None else b'"display_id":' + json_text(item.display_id)
+    return b'{"data":%b,"metadata":{},"transient":{%b}}' % (item.content, transient)
+
+
+def _pieces(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Pieces of text, each also as JSON of at most `LONGEST_QUOTED`."""
+    for chunk in _chunks(data, FLUSH_BYTES):
+        quoted = json_text(chunk)
+        if len(quoted) <= LONGEST_QUOTED:
+            yield chunk, quoted
+        else:
+            for piece in _chunks(chunk, FLUSH_BYTES // ESCAPED):
+                yield piece, json_text(piece)
+
+
+def _chunks(data: bytes, most: int) -> Iterator[bytes]:
+    """Pieces of at most so many bytes that split no UTF-8 sequence."""
     start = 0
-    while len(data) - start > FLUSH_BYTES:
-        end = start + FLUSH_BYTES
-        while end > start + FLUSH_BYTES - 4 and data[end] & 0xC0 == 0x80:
+    while len(data) - start > most:
+        end = start + most
+        while end > start + most - 4 and data[end] & 0xC0 == 0x80:
             end -= 1
         yield data[start:end]
         start = end
-    yield data[start:]
+    if start < len(data):
+        yield data[start:]

@@ -7,7 +7,7 @@ what does not fit waits here, in order. While much does, a script whose output g
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,11 +18,18 @@ from llmspell_kernel.diagnostics import Diagnostics
 from llmspell_kernel.jupyter.clock import DateClock
 from llmspell_kernel.jupyter.contents import BUSY, IDLE, ErrorContent, encode
 from llmspell_kernel.jupyter.iopub import IOPub
+from llmspell_kernel.jupyter.runs import Part, said
 from llmspell_kernel.transport import send
 from llmspell_kernel.wire.jupyter import Encoder, Message
 
 QUEUE_BYTES: Final = 1024 * 1024
-"""With more than this waiting for the caller of a streamed run, its script waits too."""
+"""With more than this waiting for the caller of a run, its script waits too."""
+
+FULL_BYTES: Final = 32 * QUEUE_BYTES
+"""With more than this, what further runs come to waits with them: it was asked for, and is not lost."""
+
+AT_ONCE: Final = 64
+"""Messages to one client before others get their turn."""
 
 MOST_WAITING: Final = 200_000
 """Replies that wait for one client to read them; what more there is of other things than runs is dropped."""
@@ -31,16 +38,48 @@ RETRY_S: Final = 0.001
 RETRY_SLOWLY_S: Final = 0.050
 """How soon it is tried again, at first and when nothing comes of it."""
 
-_OF_RUNS: Final = frozenset(("run_output", "run_reply"))
+_OF_RUNS: Final = frozenset(("run_output", "run_part", "run_reply"))
 
 Frames = tuple[bytes, ...]
+
+
+class _Later(msgspec.Struct):
+    """Messages that are made one by one, of so many bytes that are held for them."""
+
+    messages: Iterator[Frames]
+    bytes: int
 
 
 class _Waiting(msgspec.Struct):
     """What waits for one client."""
 
-    messages: deque[Frames] = msgspec.field(default_factory=deque)
+    messages: deque[Frames | _Later] = msgspec.field(default_factory=deque)
     bytes: int = 0
+
+    def put(self, frames: Frames) -> None:
+        """The last."""
+        self.messages.append(frames)
+        self.bytes += sum(map(len, frames))
+
+    def next(self) -> Frames | None:
+        """The first; None = there is no more."""
+        while self.messages:
+            first = self.messages[0]
+            if not isinstance(first, _Later):
+                return first
+            frames = next(first.messages, None)
+            if frames is None:
+                self.messages.popleft()
+                self.bytes -= first.bytes
+            else:
+                self.messages.appendleft(frames)
+                self.bytes += sum(map(len, frames))
+        return None
+
+    def gone(self, frames: Frames) -> None:
+        """The first was sent."""
+        self.messages.popleft()
+        self.bytes -= sum(map(len, frames))
 
 
 class Replies:
@@ -80,8 +119,23 @@ class Replies:
         else:
             waiting = self._waiting[socket, frames[0]] = _Waiting()
             self.retry_s = RETRY_S
-        waiting.messages.append(frames)
-        waiting.bytes += sum(map(len, frames))
+        waiting.put(frames)
+        self.on_wait()
+
+    def answer(self, socket: Any, message: Message, parts: Sequence[Part], reply: bytes) -> None:
+        """Send the reply to a run after what goes before it."""
+        if not parts:
+            self.send(socket, message, "run_reply", reply)
+            return
+        size = len(reply) + sum(part.size for part in parts)
+        waiting = self._waiting.setdefault((socket, message.identities[0]), _Waiting())
+        made = (
+            (*message.identities, *self._encode(kind, content, date=self._date(), parent=message.header_bytes))
+            for kind, content in said(parts, reply)
+        )
+        waiting.messages.append(_Later(made, size))
+        waiting.bytes += size
+        self.retry_s = RETRY_S
         self.on_wait()
 
     def _has_gone(self, socket: Any, frames: Frames) -> bool:
@@ -104,20 +158,22 @@ class Replies:
         """Whether anything waits for anybody."""
         return bool(self._waiting)
 
-    def is_behind(self, socket: Any, message: Message) -> bool:
+    def is_behind(self, socket: Any, message: Message, most_bytes: int = QUEUE_BYTES) -> bool:
         """Whether who sent `message` should read before there is more for it."""
         waiting = self._waiting.get((socket, message.identities[0]))
-        return waiting is not None and waiting.bytes > QUEUE_BYTES
+        return waiting is not None and waiting.bytes > most_bytes
 
     def advance(self) -> None:
         """Send what waits."""
         has_moved = False
         for key, waiting in list(self._waiting.items()):
-            messages = waiting.messages
-            while messages and self._has_gone(key[0], messages[0]):
-                waiting.bytes -= sum(map(len, messages.popleft()))
+            for _ in range(AT_ONCE):
+                frames = waiting.next()
+                if frames is None or not self._has_gone(key[0], frames):
+                    break
+                waiting.gone(frames)
                 has_moved = True
-            if not messages:
+            if not waiting.messages:
                 del self._waiting[key]
         self.retry_s = RETRY_S if has_moved else min(2 * self.retry_s, RETRY_SLOWLY_S)
 

@@ -32,7 +32,7 @@ from llmspell_kernel.jupyter.interrupts import Interrupts
 from llmspell_kernel.jupyter.iopub import IOPub
 from llmspell_kernel.jupyter.lifetime import Lifetime
 from llmspell_kernel.jupyter.loop import Loop
-from llmspell_kernel.jupyter.replies import Replies
+from llmspell_kernel.jupyter.replies import FULL_BYTES, Replies
 from llmspell_kernel.jupyter.requests import Requests
 from llmspell_kernel.jupyter.runs import Run, RunRequest
 from llmspell_kernel.jupyter.snapshots import Snapshots
@@ -103,6 +103,7 @@ class JupyterServer:
             self.iopub,
             history,
             reply=lambda *reply: self._replies.send(sockets.shell, *reply),
+            answer=partial(self._replies.answer, sockets.shell),
             ask=lambda message: self._input.ask(message),  # noqa: PLW0108 - it is made later
             read_ahead=self._read_ahead,
         )
@@ -150,6 +151,8 @@ class JupyterServer:
             on_interrupt=lambda: self.interrupts.interrupt("interrupt"),
             on_expire=worker.expire,
         )
+        answer = partial(self._replies.answer, sockets.shell)
+        self.supervision.say_again = lambda kept: answer(kept.message, kept.parts, kept.reply)
         # An old client's too: Jupyter once asked it here.
         self.supervision.handlers["shutdown_request"] = partial(self._shut_down, sockets.shell)
         self._fill_loop()
@@ -228,9 +231,10 @@ class JupyterServer:
                 self._diagnostics.count("run_of_past_supervisor")
                 return
             request = _decode_run(message.content_bytes)
-            send = partial(self._replies.send, shell, message, "run_output")
-            run = Run(request, time.monotonic(), send, self._succession.keep)
+            send = partial(self._replies.send, shell, message)
+            run = Run(request, time.monotonic(), send, partial(self._succession.keep, message))
             run.is_behind = partial(self._replies.is_behind, shell, message)
+            run.is_far_behind = partial(self._replies.is_behind, shell, message, FULL_BYTES)
             self._submit(message, ExecuteRequest(request.code, allow_stdin=False, stop_on_error=False), run)
         elif header.msg_type in self.supervision.handlers:
             self.supervision.handlers[header.msg_type](message)

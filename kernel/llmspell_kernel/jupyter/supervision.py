@@ -21,7 +21,7 @@ from llmspell_kernel.jupyter.claims import Claim, ClaimRequest
 from llmspell_kernel.jupyter.contents import LimitsRequest, encode
 from llmspell_kernel.jupyter.executions import Executions
 from llmspell_kernel.jupyter.lifetime import CullRequest, Lifetime
-from llmspell_kernel.jupyter.succession import AdoptRequest, Succession
+from llmspell_kernel.jupyter.succession import AdoptRequest, Kept, Succession
 from llmspell_kernel.limits import KernelLimits
 from llmspell_kernel.options import LogOptions
 from llmspell_kernel.wire.jupyter import Message
@@ -74,6 +74,8 @@ class Supervision:
         """Called with other limits, which the supervisor asks for."""
         self.proof = ""
         """What a supervisor proves itself by, since clients have the key too; "" = there is none."""
+        self.say_again: Callable[[Kept], None] = lambda _kept: None
+        """Called with a reply that a supervisor's successor has to hear."""
         self.claim = Claim(None, "", LogOptions(), diagnostics)
         demands: dict[str, Callable[[Message], object]] = {
             "adopt_request": self._adopt,
@@ -102,7 +104,10 @@ class Supervision:
 
     def _adopt(self, message: Message) -> None:
         asked = _decode_adopt(message.content_bytes)
-        self._reply(message, "adopt_reply", self._succession.take_over(message.header, asked, self._executions.runs()))
+        reply, again = self._succession.take_over(message.header, asked, self._executions.runs())
+        self._reply(message, "adopt_reply", reply)
+        for kept in again:
+            self.say_again(kept)
 
     def _claim(self, message: Message) -> None:
         self._lifetime.used(monotonic())

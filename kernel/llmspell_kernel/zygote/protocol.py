@@ -21,7 +21,7 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
 
     level: Literal["none", "process", "strict"] = "process"
     memory_bytes: int = 0
-    """RLIMIT_DATA on top of what the process holds when it begins; 0 = none."""
+    """RLIMIT_DATA on top of what the process holds when it begins and `confine.HEADROOM_BYTES`; 0 = none."""
     files: int = 0
     """RLIMIT_NOFILE; 0 = as it is."""
     processes: int = 0

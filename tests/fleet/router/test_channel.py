@@ -335,7 +335,7 @@ async def test_what_a_predecessor_allowed_is_no_offence(
     caller: Caller, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "BESIDES_OUTPUT_BYTES", 10_000)
-    caller.send(WRITES_MUCH, timeout_s=1)
+    caller.send(WRITES_MUCH, timeout_s=1, is_recorded=True)
     await begun(supervised, 1)
     await caller.channel.statistics()
     successor = Caller(supervised, output_bytes=1000)

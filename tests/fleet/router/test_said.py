@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmspell_fleet.router.said import Nonsense, adopt_reply, run_outputs, run_reply, statistics
+from llmspell_fleet.router.said import Held, Nonsense, Room, adopt_reply, run_outputs, run_reply, statistics
 
 GOOD = {
     "status": "ok",
@@ -104,6 +104,55 @@ def test_nonsense_is_called_so(case: str) -> None:
         run_reply(NONSENSE[case])
 
 
+def part(**members: Any) -> bytes:
+    return json.dumps({"stdout": "", "stderr": "", "displays": [], **members}).encode()
+
+
+def test_what_was_said_before_a_reply_is_put_before_it() -> None:
+    changes: list[int] = []
+    room = Room(lambda: changes.append(room.used))
+    held = Held(room)
+    held.take(part(stdout='a"\n', displays=[{"a": 1}]), 1000)
+    held.take(part(stderr="é\0", displays=[{"b": 2}, {"c": 3}]), 1000)
+    assert (room.used, changes[-1]) == (sum(map(len, ('a\\"\\n', "éé\\u0000", '{"a":1}' * 3))) + 2, room.used)
+
+    written = run_reply(reply(stdout="b", stderr="\n", displays=[{"d": 4}]), held)
+
+    expected = {"stdout": 'a"\nb', "stderr": "é\0\n", "displays": [{"a": 1}, {"b": 2}, {"c": 3}, {"d": 4}]}
+    assert members_of(written) == {**GOOD, **expected}
+    assert written.startswith(b'{"status":"ok"')
+    assert room.used == 0
+
+
+def test_displays_before_a_reply_that_has_none_are_told() -> None:
+    held = Held(Room(lambda: None))
+    held.take(part(displays=[{"a": 1}]), 1000)
+
+    assert members_of(run_reply(reply(), held)) == {**GOOD, "displays": [{"a": 1}]}
+
+
+TOO_MUCH: dict[str, bytes] = {
+    "text": part(stdout="x" * 50),
+    "text that JSON writes at length": part(stderr="\0" * 9),
+    "displays": part(displays=[{}] * 26),
+    "nothing, without end": part(),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_of_all_executions_together_no_more_is_held(case: str) -> None:
+    room = Room(lambda: None)
+    executions = [Held(room) for _ in range(101)]
+
+    def take_all() -> None:
+        for held in executions:
+            held.take(TOO_MUCH[case], 100)
+
+    with pytest.raises(Nonsense, match="more than 100 bytes"):
+        take_all()
+    assert room.used <= 160
+
+
 def test_output_is_text_or_a_bundle_and_nothing_else() -> None:
     text, display = b'{"name":"stdout","text":"a","x":1}', b'{"display":{"a":\n1}}'
     heard = [("output", b'{"name":"stdout","text":"a"}', 1), ("display", b'{"a":1}', 7)]
@@ -112,8 +161,15 @@ def test_output_is_text_or_a_bundle_and_nothing_else() -> None:
     assert run_outputs(b'{"outputs":[%b,%b]}' % (text, display)) == heard
 
 
+def part_of(content: bytes) -> None:
+    Held(Room(lambda: None)).take(content, 1000)
+
+
 PAST = {"execution": "e1", "msg_id": "fleet_1", "ticket": 1, "sha256": "0" * 64, "running_s": 0.5}
 OTHER_NONSENSE: dict[str, tuple[Callable[[bytes], object], bytes]] = {
+    "a part without its members": (part_of, b'{"stdout":""}'),
+    "a part with half of a pair": (part_of, part().replace(b'""', b'"\\ud800"')),
+    "a part with displays that are none": (part_of, part(displays=[1])),
     "output of a third kind": (run_outputs, b'{"name":"stdin","text":"a"}'),
     "output without text": (run_outputs, b'{"name":"stdout"}'),
     "output of nothing": (run_outputs, b"{}"),

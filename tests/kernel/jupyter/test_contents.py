@@ -71,7 +71,7 @@ def test_an_error_has_a_count_only_when_one_is_given() -> None:
 def test_a_long_text_is_cut_between_characters(character: str, shift: int) -> None:
     text = "." * shift + character * FLUSH_BYTES
 
-    pieces = list(outputs._chunks(text.encode()))
+    pieces = list(outputs._chunks(text.encode(), FLUSH_BYTES))
 
     assert "".join(piece.decode() for piece in pieces) == text
     assert all(len(piece) <= FLUSH_BYTES for piece in pieces)
@@ -82,7 +82,7 @@ def test_a_long_text_is_cut_between_characters(character: str, shift: int) -> No
 def test_bytes_that_are_no_text_are_cut_without_loss(pattern: bytes, length: int) -> None:
     data = ((pattern or b"\x80") * (length // max(1, len(pattern)) + 1))[:length]
 
-    pieces = list(outputs._chunks(data))
+    pieces = list(outputs._chunks(data, FLUSH_BYTES))
 
     assert b"".join(pieces) == data
     assert all(0 < len(piece) <= FLUSH_BYTES for piece in pieces)

@@ -8,24 +8,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmspell_kernel.jupyter.contents import json_text
-from llmspell_kernel.jupyter.runs import Run, RunRequest
+from llmspell_kernel.jupyter.outputs import LONGEST_QUOTED
+from llmspell_kernel.jupyter.runs import Run, RunRequest, said
 from llmspell_kernel.runtime.engine import Outcome, ScriptError
 
 FAILURE = ScriptError("LuaError", "wrong", ("LuaError: wrong", "  at In[1]:1"))
 
 
-class Sent(list[bytes]):
-    """The `run_output` contents that a run sent."""
+class Sent(list[tuple[str, bytes]]):
+    """What a run sent before its reply."""
+
+    def add(self, kind: str, content: bytes) -> None:
+        self.append((kind, content))
 
     @property
     def decoded(self) -> list[Any]:
-        contents = [msgspec.json.decode(content) for content in self]
+        """The outputs of what was streamed."""
+        contents = [msgspec.json.decode(content) for kind, content in self if kind == "run_output"]
         return [output for content in contents for output in content.get("outputs", [content])]
 
 
 def a_run(**request: Any) -> tuple[Run, Sent]:
     sent = Sent()
-    return Run(RunRequest("code", **request), 100.0, sent.append, lambda _run, _content: None), sent
+    return Run(RunRequest("code", **request), 100.0, sent.add, lambda _run, _content: None), sent
+
+
+def whole(run: Run, sent: Sent) -> tuple[Any, int]:
+    """What the caller of a run makes of all that it is told, and how long the longest of it is."""
+    messages = [*sent, *said(run.parts, run.reply(Outcome("ok", None), 3, 0.25))]
+    assert {kind for kind, _ in messages[:-1]} <= {"run_part"}
+    contents = [msgspec.json.decode(content) for _, content in messages]
+    answer = contents[-1]
+    for name in ("stdout", "stderr"):
+        answer[name] = "".join(content[name] for content in contents)
+    answer["displays"] = [display for content in contents for display in content.get("displays", ())]
+    return answer, max(len(content) for _, content in messages)
 
 
 def reply(run: Run, outcome: Outcome, count: int = 3, duration_s: float = 0.25) -> Any:
@@ -33,8 +50,7 @@ def reply(run: Run, outcome: Outcome, count: int = 3, duration_s: float = 0.25) 
 
 
 def write(run: Run, name: bytes, text: bytes) -> None:
-    run.keep(name, text)
-    run.write(name, json_text(text))
+    run.write(name, text, json_text(text))
 
 
 EMPTY = {
@@ -112,8 +128,8 @@ def test_the_same_text_arrives_streamed_or_not(pieces: list[tuple[bytes, bytes]]
 def test_a_character_that_came_in_two_pieces_is_one() -> None:
     run, _ = a_run()
     euro = "€".encode()
-    run.keep(b"stdout", euro[:1])
-    run.keep(b"stdout", euro[1:])
+    write(run, b"stdout", euro[:1])
+    write(run, b"stdout", euro[1:])
 
     assert reply(run, Outcome("ok", None))["stdout"] == "€"
 
@@ -121,9 +137,46 @@ def test_a_character_that_came_in_two_pieces_is_one() -> None:
 @given(st.binary())
 def test_any_bytes_make_a_reply_that_is_json(data: bytes) -> None:
     run, _ = a_run()
-    run.keep(b"stdout", data)
+    write(run, b"stdout", data)
 
     assert reply(run, Outcome("ok", data))["stdout"] == data.decode("utf-8", "replace")
+
+
+PIECES = {
+    "letters": b"x" * 1000,
+    "what JSON writes as six bytes": b"\x01" * 1000,
+    "characters of four bytes, cut anywhere": "🌙".encode() * 250 + b"\xf0",
+    "what is no text": b"\xff\x80" * 500,
+}
+
+
+@pytest.mark.parametrize("execution", ["", "e1"])
+@pytest.mark.parametrize("case", PIECES)
+def test_a_long_reply_goes_in_parts_none_of_which_is_long(case: str, execution: str) -> None:
+    run, sent = a_run(execution=execution)
+    data = PIECES[case] * 1000
+    for at in range(0, len(data), 1001):
+        write(run, b"stdout", data[at : at + 1001])
+        write(run, b"stderr", b"-")
+    run.display(b'{"text/plain":"1"}')
+
+    assert bool(sent) != bool(execution), "those of a run with an id are held until its end"
+    answer, longest = whole(run, sent)
+
+    assert answer["stdout"] == data.decode("utf-8", "replace")
+    assert answer["stderr"] == "-" * len(range(0, len(data), 1001))
+    assert answer["displays"] == [{"text/plain": "1"}]
+    assert longest < LONGEST_QUOTED
+
+
+def test_a_large_display_is_a_part_of_its_own_and_in_its_place() -> None:
+    run, sent = a_run()
+    displays = [b'{"text/plain":"%b"}' % (digit * size) for digit, size in [(b"1", 1), (b"2", 10**6), (b"3", 1)]]
+    for display in displays:
+        run.display(display)
+
+    assert len(sent) == 2
+    assert whole(run, sent)[0]["displays"] == [msgspec.json.decode(display) for display in displays]
 
 
 @pytest.mark.parametrize(("timeout_s", "due"), [(0.0, 0.0), (2.5, 102.5)])

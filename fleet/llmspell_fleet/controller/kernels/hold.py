@@ -10,7 +10,7 @@ from llmspell_fleet.cgroups.hierarchy import Resource
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.model.tenant import IsolationLevel, Limits
 from llmspell_fleet.model.views import LimitView
-from llmspell_kernel.limits import KernelLimits
+from llmspell_kernel.limits import KernelLimits, output_room
 from llmspell_kernel.zygote.protocol import Confinement
 
 DESCRIPTORS_PER_CLIENT: Final = 5
@@ -32,6 +32,9 @@ INSIDE: Final = frozenset(("execution_timeout_s", "output_bytes", "max_clients",
 """Limits that the kernel holds its scripts and clients to, by itself."""
 
 
+OF_MEMORY: Final = frozenset(("memory_bytes", "output_bytes"))
+"""Limits that the bound of a process's memory follows from."""
+
 StorageLayer = Literal["rlimit", "tmpfs", "landlock"]
 """rlimit: the largest file; tmpfs: all files together, in a root of its own; landlock: there is none to write to."""
 
@@ -46,6 +49,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """What its cgroups bound."""
     storage: StorageLayer = "rlimit"
     """What bounds the files that it may write, at levels that bound them."""
+    memory_need: int = 0
+    """What its process's bound of memory stands for (`memory_need`), beside what any process needs."""
     late: Mapping[str, str] = {}
     """Why a limit that was changed does not hold yet."""
 
@@ -68,12 +73,17 @@ def confinement(spec: KernelSpec, by_cgroup: Collection[Resource] = (), cgroups:
     limits = spec.limits
     return Confinement(
         level="none" if spec.isolation_level == "none" else "process",
-        memory_bytes=0 if "memory" in by_cgroup else limits.memory_bytes,
+        memory_bytes=0 if "memory" in by_cgroup else memory_need(limits),
         files=descriptors(limits),
         processes=0 if "pids" in by_cgroup else limits.processes,
         file_bytes=limits.storage_bytes,
         cgroups=cgroups,
     )
+
+
+def memory_need(limits: Limits) -> int:
+    """What scripts may hold, and what is held of their output; 0 = no bound."""
+    return limits.memory_bytes and limits.memory_bytes + output_room(limits.memory_bytes, limits.output_bytes)
 
 
 def descriptors(limits: Limits) -> int:

@@ -28,7 +28,7 @@ def memory_bound(grip: Grip, limits: Limits) -> int:
     """Bytes that a process may hold, 0 = no bound: its own need, its scripts' limit, and room for what is under way."""
     if not limits.memory_bytes:
         return 0
-    return (grip.baseline_bytes or STARTING_BYTES) + limits.memory_bytes + HEADROOM_BYTES
+    return (grip.baseline_bytes or STARTING_BYTES) + rules.memory_need(limits) + HEADROOM_BYTES
 
 
 def cpu_bound(limits: Limits) -> float:
@@ -55,13 +55,14 @@ class Change:
         self._rlimits = Rlimits(entry.process.pid)
         self._late: dict[str, str] = {}
         self._cgroups = set(self._held.cgroups)
+        self._memory_need = self._held.memory_need
 
     def carry_out(self) -> Hold:
         """Hold the process to what can be; the rest is late, with the reason."""
         old, new = self._held.limits, self._spec.limits
         if self._held.isolation_level != "none":
+            self._memory(old, new)
             for what, is_changed, do in (
-                ("memory_bytes", old.memory_bytes != new.memory_bytes, self._memory),
                 ("cpu_percent", cpu_bound(old) != cpu_bound(new), self._cpu),
                 ("processes", old.processes != new.processes, self._processes),
                 ("files", rules.descriptors(old) != rules.descriptors(new), self._files),
@@ -83,13 +84,28 @@ class Change:
             isolation_level=self._held.isolation_level,
             cgroups=frozenset(self._cgroups),
             storage=self._held.storage,
+            memory_need=self._memory_need,
             late=self._late,
         )
 
-    def _memory(self, new: Limits) -> None:
+    def _memory(self, old: Limits, new: Limits) -> None:
+        need = rules.memory_need(new)
+        if need == self._memory_need and self._held.late.keys().isdisjoint(rules.OF_MEMORY):
+            return
+        try:
+            self._bound_memory(new, need)
+        except OSError as fault:
+            is_late = {"memory_bytes": new.memory_bytes != old.memory_bytes, "output_bytes": _is_more(old, new)}
+            for what, is_so in is_late.items():
+                if is_so:
+                    self._late[what] = f"{fault.strerror or fault}; it holds from the next incarnation on"
+        else:
+            self._memory_need = need
+
+    def _bound_memory(self, new: Limits, need: int) -> None:
         made = self._in("memory")
         if made is None:
-            self._rlimits.change_data(self._held.limits.memory_bytes, new.memory_bytes)
+            self._rlimits.change_data(self._memory_need, need)
             return
         bound, used = memory_bound(self._grip, new), made.memory_used()
         if bound and used + MARGIN_BYTES > bound:
@@ -138,3 +154,8 @@ class Change:
         self._grip.cgroups = wider
         self._cgroups.add(kind)
         return wider
+
+
+def _is_more(old: Limits, new: Limits) -> bool:
+    """Whether more output may be held than before: less of it asks for no room."""
+    return rules.memory_need(replace(old, output_bytes=new.output_bytes)) > rules.memory_need(old)

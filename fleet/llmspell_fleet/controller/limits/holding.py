@@ -83,7 +83,9 @@ class Holder:
         """What its next incarnation will be held to."""
         can = rules.needed_cgroups(spec) & self.cgroups.resources
         level = spec.isolation_level
-        return Hold(limits=spec.limits, isolation_level=level, cgroups=can, storage=self.storage(level))
+        need = rules.memory_need(spec.limits)
+        storage = self.storage(level)
+        return Hold(limits=spec.limits, isolation_level=level, cgroups=can, storage=storage, memory_need=need)
 
     def take_in(self, entry: Entry) -> None:
         """A kernel is new here; it has no process of ours yet."""
@@ -168,11 +170,11 @@ class Holder:
         made = self.cgroups.find(entry.process.pid, spec.id) if level != "none" else None
         grip.cgroups, grip.tenant = made, made.tenant if made is not None else ""
         bounds = frozenset(made.bounds if made is not None else ())
-        grip.hold = Hold(limits=spec.limits, isolation_level=level, cgroups=bounds, storage=self.storage(level))
+        grip.hold = replace(self.expected(spec), isolation_level=level, cgroups=bounds, storage=self.storage(level))
         if made is not None and "memory" in made.bounds:
             with contextlib.suppress(OSError):
                 state = made.memory_state()
-                beyond = state.bound - spec.limits.memory_bytes - HEADROOM_BYTES
+                beyond = state.bound - rules.memory_need(spec.limits) - HEADROOM_BYTES
                 grip.baseline_bytes = min(max(0, beyond), 4 * STARTING_BYTES)
                 grip.kills = state.kills
         self._say_unenforced(entry)
@@ -225,12 +227,15 @@ class Holder:
             return
         outside = Change(self.cgroups, entry).carry_out()
         entry.grip.hold, entry.grip.written = outside, None
-        (self._late.add if "memory_bytes" in outside.late else self._late.discard)(entry)
+        (self._late.discard if rules.OF_MEMORY.isdisjoint(outside.late) else self._late.add)(entry)
         self._say_unenforced(entry)
         channel = entry.channel
         if channel is not None:
             incarnation = entry.kernel.incarnation
-            answer = channel.limit(rules.kernel_limits(spec))
+            told = rules.kernel_limits(spec)
+            if "output_bytes" in outside.late:  # its process has no room for more
+                told = replace(told, output_bytes=outside.limits.output_bytes)
+            answer = channel.limit(told)
             answer.add_done_callback(partial(_holds, entry, incarnation, spec.limits))
 
     def _bring_home(self, entry: Entry) -> None:

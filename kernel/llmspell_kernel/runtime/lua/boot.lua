@@ -48,6 +48,26 @@ string_metatable.__metatable = false
 -- No script should ever hold an object of the host's; one that did would find its metatable shut.
 P.debug.getmetatable(host.write).__metatable = false
 
+-- Of a long text the host takes pieces, as it comes to them, and never a copy of the whole. No character is cut in two.
+local AT_ONCE = 0x10000
+local byte, sub, host_write = P.string.byte, P.string.sub, host.write
+
+function P.write(fd, text)
+    local first, length = 1, #text
+    while length - first >= AT_ONCE do
+        local last = first + AT_ONCE - 1
+        for _ = 1, 3 do
+            if byte(text, last + 1) & 0xC0 ~= 0x80 then
+                break
+            end
+            last = last - 1
+        end
+        host_write(fd, sub(text, first, last))
+        first = last + 1
+    end
+    host_write(fd, first == 1 and text or sub(text, first))
+end
+
 local globals = _G
 for name in next, copy(globals) do
     globals[name] = nil

@@ -107,7 +107,7 @@ function P.is_interrupt(message)
     return type(message) == "string" and byte(message, -1) == 3 and interrupted()
 end
 
-local write = host.write
+local write = P.write
 function env.print(...)
     local count = select("#", ...)
     if count == 1 then

@@ -9,7 +9,7 @@ local unpack, tointeger = P.table.unpack, P.math.tointeger
 -- The longest numeral that `read("n")` takes, as in Lua.
 local MAX_NUMERAL = 200
 
-local write = host.write
+local write = P.write
 local Stream = {}
 Stream.__index = Stream
 Stream.__name = "stream"

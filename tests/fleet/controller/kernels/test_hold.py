@@ -22,7 +22,7 @@ from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import KernelSpec
 from llmspell_fleet.model.tenant import IsolationLevel, Limits
 from llmspell_fleet.model.views import LimitView
-from llmspell_kernel.limits import KernelLimits
+from llmspell_kernel.limits import KernelLimits, output_room
 from llmspell_kernel.zygote.protocol import Confinement
 
 ALL = Limits(
@@ -202,7 +202,7 @@ def test_the_kernel_is_told_what_is_its_own_to_hold() -> None:
 def test_the_system_is_told_the_rest() -> None:
     assert confinement(spec()) == Confinement(
         level="process",
-        memory_bytes=10_000_000,
+        memory_bytes=10_000_000 + output_room(10_000_000, 1000),
         files=100 + 3 * DESCRIPTORS_PER_CLIENT + OWN_DESCRIPTORS,
         processes=20,
         file_bytes=5000,

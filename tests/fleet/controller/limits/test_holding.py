@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from llmspell_fleet.cgroups.tree import FleetCgroups
 from llmspell_fleet.controller.kernels.entry import Entry
+from llmspell_fleet.controller.kernels.hold import memory_need
 from llmspell_fleet.controller.limits.holding import load_secret
 from llmspell_fleet.controller.pools.tenant import Tenant
 from llmspell_fleet.errors import ConflictError, KernelDiedError
@@ -122,7 +123,8 @@ async def test_limits_of_a_running_kernel_change_without_a_new_incarnation(contr
         grip = entry.grip
         assert grip.cgroups is not None
         before = grip.cgroups.memory_bound()
-        assert 0 <= before - 100 * MIB - HEADROOM_BYTES <= 64 * MIB
+        need = memory_need(tenant.spec.limits)
+        assert 0 <= before - need - HEADROOM_BYTES <= 64 * MIB
 
         await change(
             site,
@@ -141,7 +143,8 @@ async def test_limits_of_a_running_kernel_change_without_a_new_incarnation(contr
 
         assert entry.kernel.incarnation == 1
         assert not [view for view in views(site, entry).values() if view.pending is not msgspec.UNSET]
-        assert before - grip.cgroups.memory_bound() == 70 * MIB
+        less = need - memory_need(tenant.spec.limits)
+        assert before - grip.cgroups.memory_bound() == pytest.approx(less, abs=resource.getpagesize())
         assert {"memory", "cpu", "pids"} <= grip.cgroups.bounds.keys()
         assert entry.process is not None
         assert site.controller.supervisor.holder.cgroups.find(entry.process.pid, entry.id) is not None
@@ -179,7 +182,7 @@ async def test_what_only_a_new_incarnation_can_hold_is_pending_until_then(contro
 
 async def test_memory_that_is_in_use_is_not_taken_away_by_killing(controller: Start) -> None:
     async with controller() as site:
-        entry = only(tenant := await site.tenant(limits={"memory_bytes": 400 * MIB}))
+        entry = only(tenant := await site.tenant(limits={"memory_bytes": 400 * MIB, "output_bytes": MIB}))
         await site.execute(tenant, "kept = {} " + HOARD.partition("{}")[2] % 600)
         await change(site, tenant, memory_bytes=20 * MIB)
 

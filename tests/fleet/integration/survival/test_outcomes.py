@@ -63,6 +63,27 @@ def test_one_that_ended_while_there_was_no_controller_has_its_outcome(fleet: Fle
     assert tenant.value("return n") == "2"
 
 
+def test_a_long_output_is_whole_though_its_controller_was_killed_meanwhile(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    writes = "for i = 1, 3e5 do print(i) end"
+    expected = "".join(f"{number}\n" for number in range(1, 300_001))
+    running = tenant.begin(f"{writes} {_spin(1.5, 'return n')}")
+    kernel = _busy(tenant)
+    kill_controller(fleet)
+    up_again(fleet)
+    assert tenant.outcome(running)["outcome"]["stdout"] == expected
+
+    ended = tenant.begin(f"{_spin(0.4, writes)} display(7) return n")
+    _busy(tenant)
+    kill_controller(fleet)
+    wait_until(lambda: _cpu_still(kernel["pid"]), "the kernel has done all of it")
+    up_again(fleet)
+
+    answer = tenant.outcome(ended)["outcome"]
+    assert (answer["stdout"], answer["result"], len(answer["displays"])) == (expected, "2", 1)
+    assert tenant.value("return n") == "2"
+
+
 def _cpu_still(pid: int) -> bool:
     """Whether a process uses no processor for a moment."""
     used = [_ticks(pid)]

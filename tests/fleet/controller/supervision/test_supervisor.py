@@ -64,8 +64,14 @@ async def test_starts_that_go_wrong_hold_up_no_others(controller: Start) -> None
 @contextlib.asynccontextmanager
 async def unwritten(site: Site) -> AsyncIterator[None]:
     """Nothing is written meanwhile: the thread that does is busy."""
-    is_over = threading.Event()
-    busy = asyncio.ensure_future(site.store._read(lambda _connection: is_over.wait(READY_S)))
+    is_busy, is_over = threading.Event(), threading.Event()
+
+    def wait(_connection: object) -> None:
+        is_busy.set()
+        is_over.wait(READY_S)
+
+    busy = asyncio.ensure_future(site.store._read(wait))
+    await asyncio.to_thread(is_busy.wait, READY_S)
     try:
         yield
     finally:

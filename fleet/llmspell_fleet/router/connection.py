@@ -97,8 +97,9 @@ class Connection:
             self._try_again()
             return
         self._socket = made
-        self._loop.add_writer(made.fileno(), self._connected)
-        if not failed:
+        if failed:
+            self._loop.add_writer(made.fileno(), self._connected)
+        else:
             self._connected()
 
     def _try_again(self) -> None:

@@ -90,10 +90,9 @@ class SubprocessSpawner:
 
     def _ended(self, process: Process) -> None:
         status = exit_status(process)
-        if status is None:
-            return
         self._forget(process.pid)
-        self._listener.exited(process.pid, status)
+        if status is not None:  # else whoever has reaped it knows
+            self._listener.exited(process.pid, status)
 
     def _forget(self, pid: int) -> None:
         pidfd = self._children.pop(pid)

@@ -108,7 +108,7 @@ class Controller:
         self._recorded = recorded
         self.ended = Ended(self._store)
         self.leases = Leases(self.tenants, self._store, self.ended, ttl_s=config.lease_ttl_s, later=self.background.run)
-        self.tenants.watchers.append(self.leases.kernel_changed)
+        self.tenants.watchers += [self.ended.kernel_changed, self.leases.kernel_changed]
         self.culling = Culling(self.supervisor, self.background)
         self.warm = WarmPool(self.tenants, self.supervisor, spawner, self.metrics, self.background)
         self.autoscaling = Autoscaling(self.tenants, self.events)

@@ -8,9 +8,11 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from llmspell_fleet.controller.kernels.entry import Entry
 from llmspell_fleet.errors import GoneError
 from llmspell_fleet.model.ids import KernelId, TenantId
-from llmspell_fleet.model.kernel import Death, KernelSpec
+from llmspell_fleet.model.kernel import Death, Kernel, KernelSpec
+from llmspell_fleet.policy.lifecycle import HAS_PROCESS
 from llmspell_fleet.policy.telling import how_ended
 from llmspell_fleet.store.store import Store
 
@@ -93,9 +95,12 @@ class Ended:
         self._leases: _Memory[str] = _Memory()
         self._sessions: _Memory[tuple[TenantId, str]] = _Memory()
 
-    def kernel_ended(self, spec: KernelSpec, death: Death | None) -> None:
-        """A kernel has left for good."""
-        gone = self._gone(spec, death)
+    def kernel_changed(self, entry: Entry, _was: Kernel) -> None:
+        """A kernel's record was replaced: it may have left for good."""
+        kernel, spec = entry.kernel, entry.kernel.spec
+        if kernel.is_wanted or kernel.phase in HAS_PROCESS:
+            return
+        gone = self._gone(spec, kernel.last_death)
         self._kernels.add(spec.id, gone)
         self._store.save_note(NOTE + spec.id, _encode(gone).decode())
         self._stored.append(spec.id)

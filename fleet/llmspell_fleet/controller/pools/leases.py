@@ -121,8 +121,6 @@ class Leases:
         kernel, death = entry.kernel, entry.kernel.last_death
         if kernel.phase in HAS_PROCESS or (kernel.is_wanted and kernel.phase is not Phase.STOPPED):
             return
-        if not kernel.is_wanted:
-            self._ended.kernel_ended(kernel.spec, death)
         for held in [held for held in self._held.values() if held.lease.kernel_id == entry.id]:
             self._ended.lease_ended(held.lease.id, held.lease.session, kernel.spec, death)
             self.end(held.lease.id, None)

@@ -47,5 +47,5 @@ class MetricsPort(Protocol):
         ...
 
     def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One request was answered. `route` is its pattern in the route table, never its path."""
+        """One request was answered. `route` is its pattern in the table, never its path; `method` is as it came."""
         ...

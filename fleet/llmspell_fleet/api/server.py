@@ -39,7 +39,6 @@ LINGER_S: Final = 2.0
 UNROUTED: Final = "unrouted"
 """What metrics call requests that no route took."""
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -224,8 +223,7 @@ class Front:
         except Exception:  # noqa: BLE001 - the last resort of every handler: one request fails, and the log says why
             _LOG.exception("request %s failed: %.20s %.200s", request_id, request.method, request.raw_path)
             reply = problem_answer(InternalError(f"the request failed; the fleet's log says why, at {request_id}"))
-        method = request.method if request.method in _METHODS else "OTHER"
-        self._api.metrics.request_finished(label, method, reply.status, self._loop.time() - begun)
+        self._api.metrics.request_finished(label, request.method, reply.status, self._loop.time() - begun)
         if isinstance(reply, Answer):
             reply.request_id = request_id
             reply.on_written = connection.end

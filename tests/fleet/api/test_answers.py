@@ -143,7 +143,7 @@ async def test_requests_are_counted_by_route_and_never_by_path() -> None:
             ("/v1/tenants/{tenant}", "GET", 404),
             ("/v1/tenants", "GET", 401),
             ("unrouted", "GET", 404),
-            ("unrouted", "OTHER", 405),
+            ("unrouted", "PROPFIND", 405),
             ("unrouted", "GET", 403),
         ]
 

@@ -135,9 +135,10 @@ class Leases:
             return
         owner = next((t for t in self._tenants if t.id == held.lease.tenant), None)
         entry = owner.entries.get(held.lease.kernel_id) if owner is not None else None
+        timer = held.timer
         is_used = entry is not None and await _is_used(entry, held.ttl_s)
-        if lease not in self._held:
-            return
+        if lease not in self._held or held.timer is not timer:
+            return  # it was ended or renewed meanwhile
         if is_used:
             self._renew(held, held.ttl_s)
         else:

@@ -264,3 +264,22 @@ async def test_the_end_of_the_fleet_takes_none_back() -> None:
 async def _lend(site: Site) -> None:
     tenant = await site.tenant()
     site.controller.leases.grant(tenant, "mine", only(tenant))
+
+
+async def test_one_that_is_renewed_while_its_kernel_is_asked_who_uses_it_holds(controller: Start) -> None:
+    async with controller(lease_ttl_s=SHORT_S) as site:
+        tenant = await site.tenant()
+        entry, leases = only(tenant), site.controller.leases
+        assert entry.channel is not None
+        lease = leases.grant(tenant, "mine", entry)
+        kill(entry, signal.SIGSTOP)
+        asked = entry.channel._asked
+        await eventually(lambda: asked, "its kernel to be asked")
+        leases.renew(lease.id, tenant.id, LONG_S)
+
+        await eventually(lambda: all(answer.done() for answer in asked.values()), "nobody to wait for its answer")
+        await asyncio.sleep(0)  # whoever waited is told
+
+        assert leases.get(lease.id, tenant.id).id == lease.id
+        assert entry.leases == 1
+        kill(entry, signal.SIGCONT)

@@ -21,11 +21,11 @@ ROOT_OF_A_NAMESPACE = ("unshare", "--user", "--map-root-user")
 class PoorHome(Home):
     """A home whose commands are run by another one, such as unshare(1)."""
 
-    prefix: tuple[str, ...]
+    prefix: tuple[str, ...] = ()
 
     def command(self, *arguments: str) -> list[str]:
         """The command line."""
-        return [*self.prefix, sys.executable, "-m", "llmspell_cli", *arguments]
+        return [*self.prefix, self.python, "-m", "llmspell_cli", *arguments]
 
     def end_all(self) -> None:
         """By a command, as everything here: the files may be those of a user whom this process does not trust."""
@@ -36,7 +36,7 @@ class PoorHome(Home):
 def poor_home(prefix: tuple[str, ...] = ROOT_OF_A_NAMESPACE) -> Iterator[PoorHome]:
     """Directories of their own, as `new_home` makes them."""
     with new_home() as home:
-        yield PoorHome(home.path, home.environ, prefix)
+        yield PoorHome(home.path, home.environ, prefix=prefix)
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def plain_home(*, with_namespaces: bool) -> Iterator[PoorHome]:
             mounted.mkdir(exist_ok=True)
             steps.append(f"mount --rbind / {mounted}")
             user = f"chroot {mounted} {user}"
-        yield PoorHome(home.path, home.environ, _in_own_mounts(steps, user))
+        yield PoorHome(home.path, home.environ, prefix=_in_own_mounts(steps, user))
 
 
 def _made_readable(kept: Path) -> list[str]:

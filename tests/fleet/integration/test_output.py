@@ -23,13 +23,13 @@ LIMITS = {"memory_bytes": 16 * MIB, "execution_timeout_s": 60}
 WAYS = {
     "letters": ("s = ('x'):rep(65536) for i = 1, 60 * 16 do io.write(s) end", 60 * MIB),
     "lines": ("s = ('x'):rep(79) for i = 1, 20 * 13107 do print(s) end", 20 * 13107 * 80),
-    "what JSON writes as six bytes": ("s = ('\\1'):rep(65536) for i = 1, 24 * 16 do io.write(s) end", 24 * MIB),
+    "what JSON writes as six bytes": ("s = ('\\1'):rep(65536) for i = 1, 12 * 16 do io.write(s) end", 12 * MIB),
     "both streams": (
-        "s = ('\\xff'):rep(65536) for i = 1, 12 * 16 do io.write(s) io.stderr:write(s) end",
-        24 * MIB,
+        "s = ('\\xff'):rep(65536) for i = 1, 6 * 16 do io.write(s) io.stderr:write(s) end",
+        12 * MIB,
     ),
-    "a few long strings": ("s = ('x'):rep(3 << 20) for i = 1, 20 do io.write(s) end", 60 * MIB),
-    "displays": ("s = ('x'):rep(2 << 20) for i = 1, 30 do display{html = s} end", 30),
+    "a few long strings": ("s = ('x'):rep(3 << 20) for i = 1, 8 do io.write(s) end", 24 * MIB),
+    "displays": ("s = ('x'):rep(2 << 20) for i = 1, 12 do display{html = s} end", 12),
     "a result": ("return ('\\1'):rep(3 << 20)", 0),
     "an error": ("error(('\\1'):rep(3 << 20))", 0),
 }

@@ -1,6 +1,9 @@
 """What holds for all tests, and who runs which when several workers do."""
 
+from collections.abc import Iterator
+
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
@@ -9,6 +12,19 @@ settings.register_profile("llmspell", deadline=None, suppress_health_check=[Heal
 settings.load_profile("llmspell")
 
 _LONGEST_FIRST = ("slow", "browser", "jupyter", "integration")
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Coverage leaves this test and its processes alone: it carries a load along lines that other tests walk too."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    here = Coverage.current()
+    if here is None:
+        yield
+        return
+    here.stop()
+    yield
+    here.start()
 
 
 class _ByFile(LoadFileScheduling):

@@ -8,6 +8,7 @@ from support.peers import Client, bracketed
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_what_was_sent_before_a_failure_was_known_is_aborted_every_time(kernel: KernelProcess, client: Client) -> None:
     for round_ in range(50):
         # Long enough that the rest of the row is sent before it fails, also on a loaded machine.

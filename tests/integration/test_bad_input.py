@@ -366,6 +366,7 @@ def test_code_that_is_binary_is_never_bytecode(code: str, shared: Client) -> Non
     assert shared.execute("return 1").result == "1"
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     "statement", ["print('x')", "io.write(('x'):rep(100000))", "io.stderr:write('x')", "display(('x'):rep(1000))"]
 )
@@ -390,6 +391,7 @@ def test_a_result_or_error_of_many_megabytes_is_shortened(shared: Client) -> Non
         assert len(json.dumps(answer.content)) < 2_000_000
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_hundred_thousand_pipelined_executions_are_all_answered_in_order(home: KernelHome) -> None:
     kernel = home.start_ready()
     total = 100_000

@@ -95,6 +95,7 @@ def test_requests_overtake_executions_that_wait(client: Client) -> None:
     client.finish_all([running.request, *waiting])
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_control_is_answered_when_more_waits_than_is_read(kernel: KernelProcess) -> None:
     with Client(kernel.connection, checks=False) as client:
         running = client.start("print('running') while true do end")

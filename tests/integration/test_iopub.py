@@ -57,6 +57,7 @@ class stopped_subscriber:  # noqa: N801 - used like a function
         self._process.communicate(timeout=ANSWER_S)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_half_a_million_lines_arrive_in_order_and_then_the_end(kernel: KernelProcess) -> None:
     with Client(kernel.connection, checks=False) as client:
         answer = client.execute("for i = 1, 500000 do print(i) end return 'end'")
@@ -66,6 +67,7 @@ def test_half_a_million_lines_arrive_in_order_and_then_the_end(kernel: KernelPro
         assert answer.text("stderr") == ""
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_two_streams_keep_their_order(kernel: KernelProcess) -> None:
     with Client(kernel.connection, checks=False) as client:
         answer = client.execute("for i = 1, 5000 do print(i) io.stderr:write(i, '\\n') end")
@@ -88,6 +90,7 @@ def test_bytes_that_are_no_text_arrive_as_replacement_characters(client: Client)
     assert answer.result is not None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_who_reads_gets_everything_and_who_does_not_is_told(home: KernelHome) -> None:
     kernel = home.start_ready(options=UNLIMITED)
     with Client(kernel.connection, checks=False) as reader, Client(kernel.connection, checks=False) as sleeper:
@@ -136,6 +139,7 @@ def test_a_slow_reader_alone_loses_nothing(home: KernelHome) -> None:
         assert answer.result == "end"
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("case", "code", "most_mib"),
     [
@@ -156,6 +160,7 @@ def test_a_stopped_subscriber_costs_bounded_memory(case: str, code: str, most_mi
         assert after - before < most_mib * 1024
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_stopped_subscriber_does_not_hold_up_executions(kernel: KernelProcess, sleeper: None) -> None:
     with Client(kernel.connection, checks=False) as client:
         answers = client.finish_all(client.send_row(*["print('x') return 1"] * 5000))

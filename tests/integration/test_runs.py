@@ -125,6 +125,7 @@ def test_streamed_output_comes_while_the_script_runs(runner: Runner, kernel: Ker
         assert runner.reply(request)["status"] == "interrupted"
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("stream", [False, True])
 def test_much_output_is_whole(stream: bool, runner: Runner) -> None:
     request = runner.send("for i = 1, 200000 do print(i) end", stream=stream)
@@ -147,6 +148,7 @@ def _in_turn(outputs: list[dict[str, str]]) -> int:
     return len(outputs)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_script_waits_for_a_caller_who_reads_late_and_nothing_is_lost(supervised: Supervised, runner: Runner) -> None:
     with supervised.connect(unread=1) as late:
         request = late.send(TURNS.format(150_000), stream=True, ticket=1)
@@ -178,18 +180,20 @@ def memory_of(pid: int) -> int:
     return int(status_of(pid)["VmHWM"].split()[0]) * 1024
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_caller_who_reads_nothing_holds_others_up_until_its_time_is_over(
-    supervised: Supervised, kernel: KernelProcess
+    supervised: Supervised, runner: Runner
 ) -> None:
-    with supervised.connect(unread=1) as late, Client(kernel.connection) as client:
+    with supervised.connect(unread=1) as late:
         request = late.send(TURNS.format("1e9"), stream=True, timeout_s=2, ticket=1)
         supervised.wait_begun(1)
-        assert client.execute("return ended, 6 * 7").result == "nil\t42"
+        assert runner.run("return ended, 6 * 7")["result"] == "nil\t42"
 
         assert late.reply(request)["status"] == "timeout"
         assert _in_turn(late.outputs[request]) > 0
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_caller_who_leaves_holds_nobody_up(supervised: Supervised, runner: Runner) -> None:
     with supervised.connect(unread=1) as late:
         late.send(TURNS.format(150_000), stream=True, ticket=1)

@@ -19,7 +19,7 @@ from jupyter_client.session import Session
 from support.homes import wait_until
 from support.jupyter_spec import ANSWER_S, READY_S
 
-pytestmark = [pytest.mark.jupyter, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.jupyter, pytest.mark.timeout(300), pytest.mark.usefixtures("unmeasured")]
 
 CLIENTS = 100
 CELLS = 3

@@ -111,6 +111,7 @@ async def test_time_limits_are_held_by_the_kernel(caller: Caller) -> None:
     assert content["status"] == "timeout"
 
 
+@pytest.mark.usefixtures("unmeasured")
 async def test_two_thousand_at_once_are_answered_once_and_in_order(caller: Caller) -> None:
     order: list[int] = []
     pending = []
@@ -127,6 +128,7 @@ async def test_two_thousand_at_once_are_answered_once_and_in_order(caller: Calle
     assert (caller.channel.load, caller.channel.executions, caller.idle) == (0, 2000, 1)
 
 
+@pytest.mark.usefixtures("unmeasured")
 async def test_more_than_a_kernel_takes_at_once_are_answered_too(caller: Caller) -> None:
     pending = [caller.send(f"return {number}") for number in range(6000)]
 
@@ -288,6 +290,7 @@ async def test_what_a_predecessor_left_in_line_is_not_taken_for_ones_own(
         await successor.close()
 
 
+@pytest.mark.usefixtures("unmeasured")
 async def test_what_a_predecessor_s_run_wrote_before_its_line_is_known_is_no_offence(
     caller: Caller, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +369,7 @@ async def test_a_lower_limit_is_no_offence_of_what_ran_under_a_higher_one(
     await caller.close()
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize("case", ["from stream to stream", "what JSON makes most of", "nothing at all"])
 async def test_within_its_limit_no_script_says_too_much(

@@ -72,11 +72,14 @@ class Orphans:
             self._timer = self._loop.call_later(AGAIN_S, self.sweep)
 
     def _sweep(self) -> None:
-        killed = kill_orphans({*self._own(), *filter(_is_in_our_session, children())}) if self._is_reaper else []
+        own = self._own()
+        others = [pid for pid in children() if pid not in own] if self._is_reaper else []
+        # As a rule there are none, and of those that are own, which may be many, nothing more is asked.
+        killed = kill_orphans({*own, *filter(_is_in_our_session, others)}) if others else []
         for pid in killed:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-        left = _left_by(self._ended, self._own()) if self._ended else []
+        left = _left_by(self._ended, own) if self._ended else []
         for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

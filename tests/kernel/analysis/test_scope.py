@@ -350,6 +350,7 @@ def test_any_text_has_globals(text: str) -> None:
     assert all(name.isidentifier() for name in assigned_globals(text))
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     "unit",
     [

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,7 +25,7 @@ class Home:
 
     path: Path
     environ: dict[str, str]
-    python: str = sys.executable
+    python: str = field(default_factory=lambda: sys.executable)
     """Whose installation the command is."""
 
     @property

@@ -91,6 +91,8 @@ class Kernel:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         if taken is None:
             _harden()
+        # From before there is a file of it on, by which somebody might find and signal it.
+        self._signals = _hear_signals()
         self._options = options
         self._files = contextlib.ExitStack()
         self._diagnostics = Diagnostics(options.log)
@@ -153,7 +155,7 @@ class Kernel:
 
     def run(self) -> int:
         """Serve until the end; returns the exit code."""
-        self._listen_to_signals()
+        self._server.loop.read(self._signals, lambda: self._on_signals(os.read(self._signals, 256)))
         if self._is_clients_file:
             self._end_with_parent()
         if self._options.on_ready is not None:
@@ -221,14 +223,6 @@ class Kernel:
         replace_process(Predecessor(options, self.connection, self._is_clients_file))
 
     # --- signals -----------------------------------------------------------------------------------------------
-
-    def _listen_to_signals(self) -> None:
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in self._on_signal:
-            # The handler only makes the interpreter write the number to the pipe, whatever else runs.
-            signal.signal(number, _heard)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._server.loop.read(reader, lambda: self._on_signals(os.read(reader, 256)))
 
     def _end_with_parent(self) -> None:
         """End when the Jupyter client that started us does: it names itself, and nobody else would stop us."""
@@ -347,6 +341,16 @@ def _harden() -> None:
     # A core file would hold the signing key and the scripts' data.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _hear_signals() -> int:
+    """From now on signals are numbers in a pipe, of which this is the end to read."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        # The handler only makes the interpreter write the number to the pipe, whatever else runs.
+        signal.signal(number, _heard)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
 
 
 def _heard(_number: int, _frame: object) -> None:

@@ -21,6 +21,19 @@ pytestmark = pytest.mark.integration
 PATTERN_BOMB = "local s = ('a'):rep(100000):find('.-.-.-.-.-.-b')"
 
 
+TOLD_AT_ONCE = """
+import os, signal, sys
+from llmspell_kernel.app import serve
+from llmspell_kernel.options import ServeOptions
+
+told = ServeOptions(
+    kernel_id="00000000-0000-4000-8000-00000000abcd",
+    on_listening=lambda _connection: os.kill(os.getpid(), signal.SIGTERM),
+)
+sys.exit(serve(told))
+"""
+
+
 def refused(kernel: KernelProcess, code: int = 4) -> str:
     """What a kernel that should not start says; it leaves nothing behind."""
     assert kernel.wait() == code, kernel.log_text()
@@ -50,6 +63,13 @@ def test_the_connection_file_is_private_complete_and_gone_at_the_end(kernel: Ker
     kernel.signal(signal.SIGTERM)
     assert kernel.wait() == 0
     assert not kernel.connection_file.exists()
+
+
+def test_a_kernel_that_is_told_to_end_before_it_serves_leaves_nothing_either(home: KernelHome) -> None:
+    done = subprocess.run([sys.executable, "-c", TOLD_AT_ONCE], env=home.environ, timeout=READY_S, check=False)
+
+    assert done.returncode == 0
+    assert home.left_behind() == []
 
 
 def test_keys_are_never_the_same(home: KernelHome) -> None:

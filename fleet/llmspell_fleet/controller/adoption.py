@@ -139,7 +139,8 @@ class Adoption:
     def _adopted(self, stored: Kernel, pid: int, start_time: int) -> Adopted:
         is_as_stored = (pid, start_time) == (stored.pid, stored.start_time)
         return Adopted(
-            incarnation=stored.incarnation,
+            # A first process may be there before its record, which says that there was none yet.
+            incarnation=max(1, stored.incarnation),
             pid=pid,
             start_time=start_time,
             at=_began_at(stored.spawned_at if is_as_stored else 0.0, start_time),

@@ -61,6 +61,8 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     """Clients that it is lent to: what they run is not known here."""
     is_blocked: bool = False
     """Whether a kernel that it depends on is not yet as it has to be."""
+    is_closing: bool = False
+    """Whether the fleet ends: no process begins any more, and what should be is left as it is."""
 
     @property
     def is_used(self) -> bool:

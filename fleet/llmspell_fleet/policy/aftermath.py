@@ -73,12 +73,12 @@ def _stay_down(kernel: Kernel, death: Death) -> Outcome:
 
 
 def start(kernel: Kernel, at: Circumstances) -> Outcome:
-    """The next incarnation; or, while it is blocked, waiting for what it depends on."""
-    if at.is_blocked:
+    """The next incarnation; or, while it is blocked, waiting for what it depends on, or for the next controller."""
+    if at.is_blocked or at.is_closing:
         if kernel.phase is Phase.PENDING:
             return replace(kernel, is_wanted=True), ()
-        waiting = ladder.enter(kernel, Phase.PENDING, is_wanted=True)
-        return waiting, (Emit("kernel.waiting", {"depends_on": kernel.spec.depends_on}),)
+        told = Emit("kernel.waiting", {"depends_on": kernel.spec.depends_on})
+        return ladder.enter(kernel, Phase.PENDING, is_wanted=True), () if at.is_closing else (told,)
     level = kernel.spec.isolation_level
     number = kernel.incarnation + 1
     starting = ladder.enter(kernel, Phase.STARTING, is_wanted=True, incarnation=number, isolation_level=level)

@@ -90,7 +90,6 @@ from llmspell_fleet.policy.events import (
     TimerFired,
     Unresponsive,
 )
-from llmspell_fleet.policy.restart import RestartPolicy
 
 HAS_PROCESS: Final = frozenset({Phase.STARTING, Phase.READY, Phase.BUSY, Phase.DRAINING, Phase.STOPPING})
 """A process exists, or its spawn is under way."""
@@ -121,21 +120,8 @@ def wakes(kernel: Kernel) -> bool:
     return kernel.phase is Phase.STOPPED and kernel.is_wanted and is_unused
 
 
-def transition(
-    kernel: Kernel,
-    event: LifecycleEvent,
-    *,
-    now: float,
-    policy: RestartPolicy,
-    jitter: float,
-    executions: int = 0,
-    leases: int = 0,
-    is_blocked: bool = False,
-) -> Outcome:
-    """The kernel after `event`, and what is to be done, in order; the rest as in `Circumstances`."""
-    at = Circumstances(
-        now=now, policy=policy, jitter=jitter, executions=executions, leases=leases, is_blocked=is_blocked
-    )
+def transition(kernel: Kernel, event: LifecycleEvent, at: Circumstances) -> Outcome:
+    """The kernel after `event`, and what is to be done, in order."""
     if isinstance(event, Asked):
         return _asked(kernel, event, at)
     return _seen(kernel, event, at)

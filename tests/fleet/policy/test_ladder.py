@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Death, Kernel, KernelSpec, Phase, Rung
-from llmspell_fleet.policy.actions import Action, Emit, Interrupt, Kill, SetTimer, ShutDown, Terminate
+from llmspell_fleet.policy.actions import Action, Circumstances, Emit, Interrupt, Kill, SetTimer, ShutDown, Terminate
 from llmspell_fleet.policy.events import (
     DrainAsked,
     Drained,
@@ -41,7 +41,9 @@ class Stair:
         """What is done at an event, or when the last timer fires."""
         if isinstance(event, str):
             event = TimerFired(self.kernel.generation)
-        self.kernel, actions = transition(self.kernel, event, now=50.0, policy=POLICY, jitter=0.0, **self.circumstances)
+        self.kernel, actions = transition(
+            self.kernel, event, Circumstances(now=50.0, policy=POLICY, jitter=0.0, **self.circumstances)
+        )
         self.generations.append(self.kernel.generation)
         done = [action for action in actions if not isinstance(action, Emit)]
         for timer in done:

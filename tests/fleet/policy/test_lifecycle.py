@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Ending, Kernel, KernelSpec, Phase, Rung
 from llmspell_fleet.model.tenant import RestartRule
-from llmspell_fleet.policy.actions import Action, Emit, Kill, SetTimer, ShutDown, Spawn, Terminate
+from llmspell_fleet.policy.actions import Action, Circumstances, Emit, Kill, SetTimer, ShutDown, Spawn, Terminate
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
@@ -90,12 +90,12 @@ def after(
     kernel: Kernel, event: LifecycleEvent, *, now: float = NOW, **circumstances: Any
 ) -> tuple[Kernel, list[Action]]:
     """What is told is looked at elsewhere."""
-    kernel, actions = transition(kernel, event, now=now, policy=POLICY, jitter=0.0, **circumstances)
+    kernel, actions = transition(kernel, event, Circumstances(now=now, policy=POLICY, jitter=0.0, **circumstances))
     return kernel, [action for action in actions if not isinstance(action, Emit)]
 
 
 def told(kernel: Kernel, event: LifecycleEvent) -> list[str]:
-    _, actions = transition(kernel, event, now=NOW, policy=POLICY, jitter=0.0)
+    _, actions = transition(kernel, event, Circumstances(now=NOW, policy=POLICY, jitter=0.0))
     return [action.event_type for action in actions if isinstance(action, Emit)]
 
 
@@ -240,7 +240,7 @@ def test_what_is_not_in_the_table_changes_nothing(phase: Phase, event: Lifecycle
     rows = {(row.phase, row.pid, type(event)) for _, row, event, *_ in TABLE if row.spec is SPEC}
 
     if (phase, kernel.pid, type(event)) not in rows:
-        assert transition(kernel, event, now=NOW, policy=POLICY, jitter=0.0) == (kernel, ())
+        assert transition(kernel, event, Circumstances(now=NOW, policy=POLICY, jitter=0.0)) == (kernel, ())
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_what_is_not_in_the_table_changes_nothing(phase: Phase, event: Lifecycle
     ],
 )  # fmt: skip
 def test_what_comes_late_or_twice_changes_nothing(case: str, kernel: Kernel, event: LifecycleEvent) -> None:
-    assert transition(kernel, event, now=NOW, policy=POLICY, jitter=0.0) == (kernel, ()), case
+    assert transition(kernel, event, Circumstances(now=NOW, policy=POLICY, jitter=0.0)) == (kernel, ()), case
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import RestartRule
-from llmspell_fleet.policy.actions import Action, Interrupt, Kill, SetTimer, ShutDown, Spawn, Terminate
+from llmspell_fleet.policy.actions import Action, Circumstances, Interrupt, Kill, SetTimer, ShutDown, Spawn, Terminate
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
@@ -56,12 +56,15 @@ class Life(RuleBasedStateMachine):
         """Generations."""
         self.expired: list[int] = []
         self.executions = 0
+        self.is_closing = False
 
     def happens(self, event: LifecycleEvent, jitter: float = 0.5) -> None:
         before = self.kernel
-        self.kernel, actions = transition(
-            before, event, now=self.now, policy=POLICY, jitter=jitter, executions=self.executions
+        at = Circumstances(
+            now=self.now, policy=POLICY, jitter=jitter, executions=self.executions, is_closing=self.is_closing
         )
+        self.kernel, actions = transition(before, event, at)
+        assert not (self.is_closing and Spawn() in actions), "no process begins when the fleet ends"
         is_new_rung = self.kernel.ending is not None and before.ending is not None
         is_new_rung = is_new_rung and self.kernel.ending.step != before.ending.step
         if self.kernel.phase is not before.phase or Spawn() in actions or is_new_rung:
@@ -184,6 +187,15 @@ class Life(RuleBasedStateMachine):
             self.happens(TimerFired(generation))
             assert self.kernel is before
 
+    @rule()
+    def the_fleet_ends(self) -> None:
+        self.is_closing = True
+        self.happens(StopAsked())
+
+    @rule()
+    def its_next_controller_begins(self) -> None:
+        self.is_closing = False
+
     # --- what is always so
 
     @invariant()
@@ -264,6 +276,6 @@ BEGUN = [StartAsked(), Spawned(1, 10, 1, 0.0, ""), Answered(1)]
 def test_every_phase_is_reached(phase: Phase, events: list[LifecycleEvent]) -> None:
     kernel = Kernel(spec=SPEC)
     for event in events:
-        kernel, _ = transition(kernel, event, now=1.0, policy=POLICY, jitter=0.0, executions=1)
+        kernel, _ = transition(kernel, event, Circumstances(now=1.0, policy=POLICY, jitter=0.0, executions=1))
 
     assert kernel.phase is phase

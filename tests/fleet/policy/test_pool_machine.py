@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
 from llmspell_fleet.model.tenant import RestartRule
-from llmspell_fleet.policy.actions import Kill, SetTimer, ShutDown, Spawn, Terminate
+from llmspell_fleet.policy.actions import Circumstances, Kill, SetTimer, ShutDown, Spawn, Terminate
 from llmspell_fleet.policy.events import (
     Answered,
     DrainAsked,
@@ -70,7 +70,9 @@ class Pool(RuleBasedStateMachine):
 
     def apply(self, one: One, event: LifecycleEvent, jitter: float = 0.5) -> None:
         before = one.kernel
-        one.kernel, actions = transition(before, event, now=self.now, policy=POLICY, jitter=jitter, executions=one.load)
+        one.kernel, actions = transition(
+            before, event, Circumstances(now=self.now, policy=POLICY, jitter=jitter, executions=one.load)
+        )
         if not before.is_wanted and not isinstance(event, StartAsked | RestartAsked):
             assert Spawn() not in actions, "stopped stays stopped"
         for action in actions:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
+from llmspell_fleet.policy.actions import Circumstances
 from llmspell_fleet.policy.events import (
     Answered,
     DrainAsked,
@@ -202,7 +203,7 @@ class World:
     def tell(self, kernel_id: KernelId, event: LifecycleEvent) -> None:
         self.now += 0.01
         was = self.kernels[kernel_id]
-        now, _ = transition(was, event, now=self.now, policy=self.POLICY, jitter=0.0)
+        now, _ = transition(was, event, Circumstances(now=self.now, policy=self.POLICY, jitter=0.0))
         if not now.is_wanted and now.phase not in HAS_PROCESS:
             del self.kernels[kernel_id]
         else:

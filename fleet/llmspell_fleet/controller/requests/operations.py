@@ -78,7 +78,7 @@ class Operations(Provisioning):
         return self.tenants()
 
     async def _drain(self, entries: Iterable[Entry], request: DrainRequest) -> None:
-        self._require_store()
+        self._require_open()
         give_up_at = self._loop.time() + request.wait_s
         leaving = [(entry, entry.kernel.incarnation) for entry in entries]
         for entry, _before in leaving:

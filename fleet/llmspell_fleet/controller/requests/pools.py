@@ -19,14 +19,14 @@ class Pools(Operations):
     async def apply(self, request: ApplyRequest) -> ApplyView:
         """Be as a configuration says, or say what that would change (Fleet)."""
         if not request.dry_run:
-            self._require_store()
+            self._require_open()
         view = self.configure(request)
         await self._recorded()
         return view
 
     async def renew_token(self, tenant: TenantId) -> TokenView:
         """Give it another token, and end those before (Fleet)."""
-        self._require_store()
+        self._require_open()
         found = self._of.tenants.get(tenant)
         self._of.tokens.revoke(found.id)
         token = self._of.tokens.issue("tenant", found.id)
@@ -35,7 +35,7 @@ class Pools(Operations):
 
     async def restart_tenant(self, tenant: TenantId, request: RollRequest) -> RollView:
         """Give each of its kernels a new incarnation, a few at a time (Fleet)."""
-        self._require_store()
+        self._require_open()
         found = self._of.tenants.get(tenant)
         size = found.spec.replicas
         unavailable = share(request.max_unavailable, size, up=False)

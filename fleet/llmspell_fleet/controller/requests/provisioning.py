@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -31,7 +31,7 @@ from llmspell_fleet.controller.supervision.supervisor import Supervisor
 from llmspell_fleet.controller.tokens import Tokens
 from llmspell_fleet.controller.work.executions import Executions
 from llmspell_fleet.controller.work.recorded import Recorded
-from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError
+from llmspell_fleet.errors import BadRequestError, ConflictError, NotFoundError, StoreError, UnavailableError
 from llmspell_fleet.model.ids import WARM, KernelId, TenantId
 from llmspell_fleet.model.kernel import Phase
 from llmspell_fleet.model.labels import changed as changed_labels
@@ -101,7 +101,7 @@ class Provisioning:
 
     async def create_tenant(self, request: TenantRequest) -> TenantCreated:
         """Make a tenant (Fleet)."""
-        self._require_store()
+        self._require_open()
         of = self._of
         if not self.defaults.is_multi_tenant:
             raise ConflictError("this fleet has the one tenant `default`: [multi_tenant] enabled is false")
@@ -134,7 +134,7 @@ class Provisioning:
         token = of.tokens.issue("tenant", tenant_id)
         of.events.emit("tenant.created", tenant_id, data={"replicas": spec.replicas})
         of.tenants.reconcile(tenant)
-        await self._recorded()
+        await self._recorded_or_undone(lambda: self._forget_tenant(tenant))
         await self._until_ready(tenant, request.wait_s)
         return TenantCreated(**msgspec.structs.asdict(self._view(tenant)), token=token)
 
@@ -148,7 +148,7 @@ class Provisioning:
 
     async def update_tenant(self, tenant: TenantId, change: TenantChange) -> TenantView:
         """Change what it should have (Fleet)."""
-        self._require_store()
+        self._require_open()
         self._of.tenants.get(tenant)
         if change.isolation_level is not None:
             change = replace(change, isolation_level=await self._of.isolation.granted(change.isolation_level))
@@ -190,27 +190,43 @@ class Provisioning:
         )
         return scaled(changed, change)
 
-    def _require_store(self) -> None:
+    def _require_open(self) -> None:
         """StoreError: what is asked for now could not be recorded, and would not outlive the controller."""
+        self._require_running()
         if self._of.store.fault is not None:
             raise StoreError(f"nothing is changed while the state cannot be recorded: {self._of.store.fault}")
+
+    def _require_running(self) -> None:
+        """UnavailableError: what is asked for now would be for the next controller to carry out."""
+        if self._of.supervisor.is_closing:
+            raise UnavailableError("the fleet is shutting down")
 
     async def _recorded(self) -> None:
         """What is answered is on disk: a controller that is killed comes back to it. Else /health tells."""
         with contextlib.suppress(StoreError):
             await self._of.store.flush()
 
+    async def _recorded_or_undone(self, undo: Callable[[], Awaitable[None]]) -> None:
+        """The same of what is new; StoreError: it could not be recorded, and is gone again."""
+        try:
+            await self._of.store.flush()
+        except StoreError:
+            await undo()
+            raise
+
     async def delete_tenant(self, tenant: TenantId) -> None:
         """End it (Fleet)."""
-        self._require_store()
-        found = self._of.tenants.get(tenant)
-        self._of.tokens.revoke(tenant)
-        self._of.events.emit("tenant.deleted", tenant)
-        await self._of.tenants.remove(found)
-        self._of.events.forget(tenant)
-        self._of.ended.forget(tenant)
-        self._of.metrics.forget_tenant(tenant)
+        self._require_open()
+        await self._forget_tenant(self._of.tenants.get(tenant))
         await self._recorded()
+
+    async def _forget_tenant(self, tenant: Tenant) -> None:
+        self._of.tokens.revoke(tenant.id)
+        self._of.events.emit("tenant.deleted", tenant.id)
+        await self._of.tenants.remove(tenant)
+        self._of.events.forget(tenant.id)
+        self._of.ended.forget(tenant.id)
+        self._of.metrics.forget_tenant(tenant.id)
 
     def _view(self, tenant: Tenant) -> TenantView:
         return tenant_view(tenant, self._of.sampling.usages, self._loop.time())
@@ -244,7 +260,7 @@ class Provisioning:
 
     async def create_kernel(self, request: KernelRequest) -> KernelView:
         """One more for a tenant (Fleet)."""
-        self._require_store()
+        self._require_open()
         of = self._of
         tenant = of.tenants.get(request.tenant)
         _require_addable(tenant, request)
@@ -259,7 +275,7 @@ class Provisioning:
         assert entry is not None, "a warm one was secured in this step"
         if entry.kernel.phase is Phase.PENDING:
             of.supervisor.apply(entry, StartAsked())
-        await self._recorded()
+        await self._recorded_or_undone(lambda: self._end(entry))
         if request.port:
             await self._require_port(entry)
         await _settled(entry, request.wait_s)
@@ -276,12 +292,17 @@ class Provisioning:
 
     async def delete_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
         """End one (Fleet)."""
-        self._require_store()
+        self._require_open()
         entry = self._entry(kernel, tenant)
         if entry.tenant == WARM:
             self._of.supervisor.apply(entry, StopAsked())
             await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
             return
+        await self._end(entry)
+        await self._recorded()
+
+    async def _end(self, entry: Entry) -> None:
+        """For good: its tenant has one less from now on."""
         owner = self._of.tenants.get(entry.tenant)
         if entry.kernel.is_wanted:
             autoscale = owner.spec.autoscale
@@ -290,8 +311,7 @@ class Provisioning:
         self._of.supervisor.apply(entry, StopAsked())
         self._of.tenants.reconcile(owner)
         await entry.wait_until(lambda kernel: kernel.phase not in HAS_PROCESS, None)
-        self._of.ended.kernel_deleted(kernel)
-        await self._recorded()
+        self._of.ended.kernel_deleted(entry.id)
 
     async def interrupt_kernel(self, kernel: KernelId, tenant: TenantId | None) -> None:
         """Interrupt what it runs (Fleet)."""
@@ -307,6 +327,7 @@ class Provisioning:
 
     async def restart_kernel(self, kernel: KernelId, tenant: TenantId | None) -> KernelView:
         """Give it a new incarnation (Fleet)."""
+        self._require_running()
         entry = self._entry(kernel, tenant)
         before = entry.kernel.incarnation
         self._of.supervisor.apply(entry, RestartAsked())

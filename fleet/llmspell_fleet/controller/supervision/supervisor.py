@@ -27,7 +27,17 @@ from llmspell_fleet.model.event import EventType
 from llmspell_fleet.model.ids import KernelId, TenantId
 from llmspell_fleet.model.kernel import Cause, Death, Kernel, KernelSpec, Phase
 from llmspell_fleet.paths import FleetPaths
-from llmspell_fleet.policy.actions import Action, Emit, Interrupt, Kill, SetTimer, ShutDown, Spawn, Terminate
+from llmspell_fleet.policy.actions import (
+    Action,
+    Circumstances,
+    Emit,
+    Interrupt,
+    Kill,
+    SetTimer,
+    ShutDown,
+    Spawn,
+    Terminate,
+)
 from llmspell_fleet.policy.events import (
     Adopted,
     Answered,
@@ -137,16 +147,7 @@ class Supervisor(Entries):
     def apply(self, entry: Entry, event: LifecycleEvent) -> None:
         """Something happened to a kernel: decide, then do."""
         was = entry.kernel
-        kernel, actions = transition(
-            was,
-            event,
-            now=self._loop.time(),
-            policy=self.policy,
-            jitter=random.random(),
-            executions=entry.load,
-            leases=entry.leases,
-            is_blocked=self.dependencies.blocks(entry),
-        )
+        kernel, actions = transition(was, event, _circumstances(self, entry))
         if kernel is was and not actions:
             return
         entry.kernel = kernel
@@ -318,6 +319,18 @@ class Supervisor(Entries):
             if entry.kernel.phase not in HAS_PROCESS:
                 files.remove_kernel_files(self._paths, entry.kernel.spec)
         self._endings.close()
+
+
+def _circumstances(of: Supervisor, entry: Entry) -> Circumstances:
+    return Circumstances(
+        now=asyncio.get_running_loop().time(),
+        policy=of.policy,
+        jitter=random.random(),
+        executions=entry.load,
+        leases=entry.leases,
+        is_blocked=of.dependencies.blocks(entry),
+        is_closing=of.is_closing,
+    )
 
 
 def _log_files(paths: FleetPaths, spec: KernelSpec) -> list[str]:

@@ -2,13 +2,17 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from llmspell_fleet.controller.pools.tenant import Tenant
+from llmspell_fleet.errors import UnavailableError
 from llmspell_fleet.model.kernel import Death, Phase
+from llmspell_fleet.model.requests import ApplyRequest, KernelRequest, RollRequest, TenantChange, TenantRequest
+from llmspell_fleet.policy.events import RestartAsked, TerminateAsked
 from support.controllers import PATIENT, Site, Start, begun, in_phase, kill, only
 from support.forking import DEAF, patch_kernels
 from support.kernels import READY_S
@@ -150,6 +154,44 @@ async def test_what_should_be_is_left_as_it_is(controller: Start) -> None:
             assert (kernel.is_wanted, kernel.phase, kernel.pid, kernel.ending) == (True, Phase.PENDING, None, None)
             assert kernel.last_death is not None
             assert kernel.last_death.cause == "stopped"
+
+
+async def test_what_is_asked_for_meanwhile_is_refused_and_begins_nothing(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant()
+        service = site.controller.service
+        async with site.spinning(tenant) as entry:
+            stopping = asyncio.ensure_future(stop(site))
+            await in_phase(entry, Phase.DRAINING)
+            asked: list[Awaitable[object]] = [
+                service.create_kernel(KernelRequest(tenant=tenant.id)),
+                service.create_tenant(TenantRequest(id="late")),
+                service.update_tenant(tenant.id, TenantChange(replicas=3)),
+                service.restart_kernel(entry.id, None),
+                service.restart_tenant(tenant.id, RollRequest()),
+                service.apply(ApplyRequest(config="")),
+            ]
+            for request in asked:
+                with pytest.raises(UnavailableError, match="shutting down"):
+                    await request
+        await stopping
+
+        assert causes(tenant) == ["stopped"]
+        assert [one.process for one in site.controller.supervisor] == [None]
+
+
+async def test_what_would_be_started_again_is_not_when_the_fleet_ends(controller: Start) -> None:
+    async with controller() as site:
+        tenant = await site.tenant()
+        async with site.spinning(tenant) as entry:
+            stopping = asyncio.ensure_future(stop(site))
+            await in_phase(entry, Phase.DRAINING)
+            site.controller.supervisor.apply(entry, RestartAsked())
+            site.controller.supervisor.apply(entry, TerminateAsked())
+        await stopping
+
+        assert (entry.process, entry.kernel.incarnation) == (None, 1)
+        assert entry.kernel.is_wanted, "by the next controller"
 
 
 async def test_stopping_twice_is_stopping_once(controller: Start) -> None:

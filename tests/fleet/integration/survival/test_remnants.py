@@ -71,6 +71,36 @@ def test_a_kernel_that_was_forked_and_not_recorded_is_adopted(fleet: FleetHome) 
     assert sorted(_kernels_of(fleet)) == sorted(after.values())
 
 
+def test_a_first_process_whose_record_says_that_there_was_none_yet_is_its_first(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    (kernel,) = tenant.kernels()
+    kill_controller(fleet)
+    with contextlib.closing(sqlite3.connect(fleet.home.state / "fleet.db")) as database, database:
+        database.execute(
+            "UPDATE kernels_observed SET phase = 'PENDING', incarnation = 0, pid = NULL, start_time = NULL"
+        )
+
+    up_again(fleet)
+
+    (after,) = tenant.wait_ready(1)
+    assert (after["pid"], after["incarnation"]) == (kernel["pid"], 1)
+
+
+def test_what_cannot_be_recorded_is_refused_and_gone_again(fleet: FleetHome) -> None:
+    tenant = new_tenant(fleet, "acme")
+    before = sorted(_kernels_of(fleet))
+    with _nothing_recorded(fleet):
+        refused = [
+            fleet.ask("POST", "/v1/kernels", {"tenant": "acme"}),
+            fleet.ask("POST", "/v1/tenants", {"id": "late", "replicas": 2}),
+        ]
+        assert [one.status for one in refused] == [503, 503], [one.body for one in refused]
+        wait_until(lambda: sorted(_kernels_of(fleet)) == before, "nothing is left of it")
+    wait_until(lambda: fleet.ask("GET", "/health").status == 200, "the store writes again")
+    assert new_tenant(fleet, "late").value("return 1") == "1"
+    assert len(tenant.kernels()) == 1
+
+
 def test_controllers_killed_around_their_forks_leave_each_kernel_one_process(fleet: FleetHome) -> None:
     for number in range(8):
         tenant_id = f"t{number}"

@@ -137,6 +137,8 @@ class Zygote:
 
     def _have_spares(self, number: int) -> None:
         self._spares.end_all_but(number)
+        if not self._spares.may_be_made:
+            return
         for _ in range(number - len(self._spares)):
             if not self._make_spare():
                 return  # whoever wants it sees that there is none, and asks again

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from typing import Final, NoReturn
 
@@ -23,6 +24,9 @@ from llmspell_kernel.zygote.rehearsal import rehearse, rehearse_strict
 
 READY_WITHIN_S: Final = 10.0
 """A spare that takes longer is ended: it hangs."""
+
+REST_S: Final = 1.0
+"""How long none is made after one ended on its way: what ended it will end the next one, too."""
 
 _HERE: Final = b"."
 
@@ -41,6 +45,7 @@ class Spares:
     def __init__(self, poll: "select.poll") -> None:
         self._poll = poll
         self._by_channel: dict[int, _Spare] = {}
+        self._rests_until = 0.0
 
     def __len__(self) -> int:
         return len(self._by_channel)
@@ -55,6 +60,11 @@ class Spares:
         """How many there are."""
         ready = sum(spare.is_ready for spare in self._by_channel.values())
         return Count(ready, len(self._by_channel) - ready)
+
+    @property
+    def may_be_made(self) -> bool:
+        """Whether they come to be ready, as far as is known."""
+        return time.monotonic() >= self._rests_until
 
     @property
     def look_after_s(self) -> float | None:
@@ -73,11 +83,13 @@ class Spares:
         if spare is None:
             return  # it was reaped in this round
         try:
-            spare.is_ready = spare.channel.recv(1) == _HERE
+            is_here = spare.channel.recv(1) == _HERE
         except OSError:
-            spare.is_ready = False
-        if not spare.is_ready:
+            is_here = False
+        if not is_here:
+            self._missed(spare)
             self._let_go(spare)
+        spare.is_ready = is_here
 
     def take(self, request: int) -> int | None:
         """Have a ready one become the kernel that the file `request` describes; its pid. None = there is none."""
@@ -101,12 +113,14 @@ class Spares:
         now = time.monotonic()
         for spare in list(self._by_channel.values()):
             if not spare.is_ready and spare.late_at <= now:
+                self._missed(spare)
                 self._let_go(spare)
 
     def changed(self, pid: int, *, is_over: bool) -> None:
         """A child was reaped, or suspended: if it was a spare, it is none any more."""
         for spare in [one for one in self._by_channel.values() if one.pid == pid]:
             if is_over:
+                self._missed(spare)
                 self._forget(spare)
             else:
                 self._let_go(spare)
@@ -116,6 +130,13 @@ class Spares:
         for spare in list(self._by_channel.values()):
             self._let_go(spare)
             os.waitpid(spare.pid, 0)
+
+    def _missed(self, spare: _Spare) -> None:
+        """It ended, and nobody had it end."""
+        if not spare.is_ready:
+            self._rests_until = time.monotonic() + REST_S
+            sys.stderr.write(f"llmspell zygote: spare {spare.pid} ended before it was ready\n")
+            sys.stderr.flush()
 
     def _let_go(self, spare: _Spare) -> None:
         """Kill it: our child, which was not reaped, or it would not be here any more."""

@@ -1,8 +1,10 @@
 """Spares: processes that wait to become kernels, and what becomes of them and of starts when something dies."""
 
+import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from llmspell_kernel.connection import new_key
 from llmspell_kernel.pidfile import process_start_time
 from llmspell_kernel.zygote.marks import SPARE_NAME
 from llmspell_kernel.zygote.protocol import Spares
+from llmspell_kernel.zygote.spares import REST_S
+from support.forking import patch_kernels
 from support.proc import files_of, status_of, threads_of
 from support.spawning import Spawning, eventually, spawning
 from support.tenants import need_root
@@ -26,6 +30,18 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
 async def site() -> AsyncIterator[Spawning]:
     async with spawning("zygote") as site:
         yield site
+
+
+BROKEN = """
+from llmspell_kernel.zygote import spares
+
+def fail():
+    with open({note!r}, "a") as note:
+        note.write("x")
+    raise RuntimeError("can't start new thread")
+
+spares.rehearse_strict = fail
+"""
 
 
 def spares_of(site: Spawning) -> list[int]:
@@ -181,6 +197,22 @@ async def test_signals_for_a_whole_session_do_not_reach_it(site: Spawning) -> No
         os.kill(spare, number)
 
     assert (await start(site)).pid == spare
+
+
+async def test_those_that_cannot_get_ready_are_made_once_in_a_while_and_starts_fork(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    patch_kernels(monkeypatch, tmp_path, BROKEN.format(note=str(note)))
+    async with spawning("zygote") as site:
+        await eventually(lambda: site.spawner.pid, "a zygote")
+        deadline = time.monotonic() + 2.5 * REST_S
+        while time.monotonic() < deadline:
+            site.spawner.have_spares(2)
+            await asyncio.sleep(0.02)
+
+        assert 2 <= len(note.read_text()) <= 8, "two each time"
+        assert not (await start(site)).was_spare
 
 
 async def test_it_goes_with_its_zygote_and_the_next_one_has_none(site: Spawning) -> None:

@@ -68,21 +68,28 @@ class Starts:
             await self._has_wanted.wait()
             self._has_wanted.clear()
             batch, self._wanted = self._wanted, []
+            first = [entry for entry in batch if entry.kernel.incarnation <= 1]
+            later = [entry for entry in batch if entry.kernel.incarnation > 1]
+            begun = [entry for entry in first if self._start(entry)]
+            # Not sooner: the thread that writes would keep this one from going on.
             written = self._store.flush()
-            for entry in batch:
-                try:
-                    request = self._prepared(entry)
-                except Exception:  # noqa: BLE001 - it has failed, and others are to be started all the same
-                    _LOG.exception("kernel %s cannot be started", entry.id)
-                    self._on_failed(entry.id, "a fault of the fleet's own: its log has the details", False)
-                    continue
-                if request is None:
-                    continue
-                if entry.kernel.incarnation > 1:
-                    await _done(written)
+            for entry in begun:
                 entry.written = written
-                self._spawner.start(request)
             await _done(written)
+            for entry in later:
+                self._start(entry)
+
+    def _start(self, entry: Entry) -> bool:
+        """Ask for a process; False: it was told that there will be none, or is asked again."""
+        try:
+            request = self._prepared(entry)
+        except Exception:  # noqa: BLE001 - it has failed, and others are to be started all the same
+            _LOG.exception("kernel %s cannot be started", entry.id)
+            self._on_failed(entry.id, "a fault of the fleet's own: its log has the details", False)
+            return False
+        if request is not None:
+            self._spawner.start(request)
+        return request is not None
 
     def _prepared(self, entry: Entry) -> "StartKernel | None":
         """Make what a process needs before there is one; None: it was told that there will be none."""

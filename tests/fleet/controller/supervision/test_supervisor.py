@@ -99,7 +99,9 @@ async def test_a_later_process_comes_after_its_record(controller: Start) -> None
         async with unwritten(site):
             site.spawner.script.append("fail")
             kill(entry)
-            await eventually(lambda: entry.output.incarnation == 2, "its next start")
+            await until(entry, lambda kernel: kernel.incarnation == 2, "its next start")
+            for _turn in range(10):
+                await asyncio.sleep(0)
 
             assert list(site.spawner.script) == ["fail"], "no process was asked for"
         await ready_again(entry, 3)

@@ -68,10 +68,10 @@ async def test_double_forks_stay_below_their_kernel(notes: Path) -> None:
 async def test_a_kernel_that_is_suspended_and_goes_on_is_told(notes: Path) -> None:
     async with spawning("zygote") as site:
         process = await site.start()
+        await until_left(notes, 1)  # or what is noted too late would outlive the test
         os.kill(process.pid, signal.SIGSTOP)
         await site.told.until(lambda: ("suspended", process.pid) in site.told.order, "the suspension")
         os.kill(process.pid, signal.SIGCONT)
         await site.told.until(lambda: ("resumed", process.pid) in site.told.order, "that it goes on")
 
-        assert notes
         assert await site.run(process, "return 1") == "1"

@@ -4,6 +4,7 @@ This is the fast path of a start, so it parses its few options itself. `llmspell
 """
 
 import os
+import signal
 import sys
 
 USAGE = """usage: python -m llmspell_kernel -f FILE [-c CONFIG] [--name NAME]
@@ -35,6 +36,8 @@ def _import_msgspec() -> None:
 
 def main(arguments: list[str]) -> int:
     """Run a kernel; returns the exit code."""
+    # Until it serves there is nothing to interrupt, and libraries break when their import is.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_msgspec()
     from llmspell_kernel.errors import LlmspellError
 

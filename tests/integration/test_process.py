@@ -33,6 +33,18 @@ told = ServeOptions(
 sys.exit(serve(told))
 """
 
+INTERRUPTED_EARLY = """
+import os, signal, sys
+from llmspell_kernel import __main__
+
+def load():
+    os.kill(os.getpid(), signal.SIGINT)
+    real()
+
+real, __main__._import_msgspec = __main__._import_msgspec, load
+sys.exit(__main__.main(["--help"]))
+"""
+
 
 def refused(kernel: KernelProcess, code: int = 4) -> str:
     """What a kernel that should not start says; it leaves nothing behind."""
@@ -70,6 +82,12 @@ def test_a_kernel_that_is_told_to_end_before_it_serves_leaves_nothing_either(hom
 
     assert done.returncode == 0
     assert home.left_behind() == []
+
+
+def test_an_interrupt_while_it_is_loaded_does_not_end_it(home: KernelHome) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_EARLY], env=home.environ, timeout=READY_S, check=False)
+
+    assert done.returncode == 0
 
 
 def test_keys_are_never_the_same(home: KernelHome) -> None:

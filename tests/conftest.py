@@ -1,5 +1,6 @@
 """What holds for all tests, and who runs which when several workers do."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -15,16 +16,29 @@ _LONGEST_FIRST = ("slow", "browser", "jupyter", "integration")
 
 
 @pytest.fixture
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unmeasured() -> Iterator[None]:
     """Coverage leaves this test and its processes alone: it carries a load along lines that other tests walk too."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-    here = Coverage.current()
-    if here is None:
+    with _unmeasured():
         yield
-        return
-    here.stop()
-    yield
-    here.start()
+
+
+@pytest.fixture(scope="module")
+def unmeasured_module() -> Iterator[None]:
+    """The same of all tests of a module."""
+    with _unmeasured():
+        yield
+
+
+@contextlib.contextmanager
+def _unmeasured() -> Iterator[None]:
+    here = Coverage.current()
+    with pytest.MonkeyPatch.context() as environ:
+        environ.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        if here is not None:
+            here.stop()
+        yield
+        if here is not None:
+            here.start()
 
 
 class _ByFile(LoadFileScheduling):

@@ -48,7 +48,7 @@ async def memory_of_scripts(site: Site) -> tuple[str, Entry, Outcome]:
 
 async def memory_of_processes(site: Site) -> tuple[str, Entry, Outcome]:
     """Code that broke out of Lua takes more than the process's bound."""
-    entry = await site.tenant("process-memory", memory_bytes=MIB)
+    entry = await site.tenant("process-memory", memory_bytes=MIB, output_bytes=MIB)
     if _available_bytes() < NEEDED_BYTES:
         return "memory_bytes", entry, ("skipped", "less than 600 MiB of memory are free")
     return "memory_bytes", entry, _probed(await site.probe(entry, "use_memory", str(288 * MIB)))
@@ -56,7 +56,7 @@ async def memory_of_processes(site: Site) -> tuple[str, Entry, Outcome]:
 
 async def uncounted_memory(site: Site) -> tuple[str, Entry, Outcome]:
     """The same with memory that an rlimit does not count."""
-    entry = await site.tenant("uncounted-memory", memory_bytes=MIB)
+    entry = await site.tenant("uncounted-memory", memory_bytes=MIB, output_bytes=MIB)
     if _available_bytes() < NEEDED_BYTES:
         return "memory_bytes", entry, ("skipped", "less than 600 MiB of memory are free")
     return "memory_bytes", entry, _probed(await site.probe(entry, "use_uncounted_memory", str(288 * MIB)))

@@ -16,7 +16,7 @@ from support.fleets import FleetHome
 from support.homes import DEADLINE_S, Home, new_home, wait_until
 from support.tenants import need_root
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unmeasured_module")]
 
 REFUSED = 4
 

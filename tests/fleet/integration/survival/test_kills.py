@@ -13,7 +13,7 @@ from support.fleets import FleetHome
 from support.homes import wait_until
 from support.tenants import Tenant, is_gone, new_tenant
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unmeasured_module")]
 
 ROUNDS = 6
 

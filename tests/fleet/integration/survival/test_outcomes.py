@@ -13,7 +13,7 @@ from support.homes import wait_until
 from support.restarts import kill_controller, up_again
 from support.tenants import Tenant, is_gone, new_tenant, wait_for, wait_running
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unmeasured_module")]
 
 
 def _spin(seconds: float, then: str) -> str:

@@ -19,7 +19,7 @@ from support.homes import wait_until
 from support.restarts import kill_controller, up_again
 from support.tenants import is_gone, new_tenant, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unmeasured_module")]
 
 
 def _remnants(fleet: FleetHome) -> list[Remnant]:

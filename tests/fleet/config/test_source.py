@@ -13,14 +13,6 @@ AT = "2026-01-01T00:00:00Z"
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> FleetPaths:
-    made = FleetPaths(*(str(tmp_path / name) for name in ("run", "state", "logs")))
-    for path in (made.runtime, made.state, made.logs):
-        Path(path).mkdir(mode=0o700)
-    return made
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "fleet.toml"
     path.write_text('[fleet]\nname = "of-the-file"\n')

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from llmspell_fleet.model.ids import KernelId
 from llmspell_fleet.spawner.zygote import ZygoteSpawner
 from llmspell_kernel.pidfile import process_start_time
 from support.kernels import READY_S
@@ -44,6 +45,17 @@ async def test_starts_go_on_while_it_is_renewed() -> None:
         assert len({process.pid for process in site.told.processes.values()}) == 12
 
 
+async def renewed_with_one_unanswered(site: Spawning) -> tuple[int, KernelId]:
+    """The zygote that was there, which is suspended, and a kernel that it was asked for; another one is in its place."""
+    first = site.spawner.pid
+    assert first is not None
+    await site.start()
+    os.kill(first, signal.SIGSTOP)
+    kernel = site.ask()
+    await eventually(lambda: site.spawner.pid not in (None, first), "the next zygote")
+    return first, kernel
+
+
 async def test_one_that_is_killed_while_it_is_renewed_is_replaced() -> None:
     async with spawning("zygote", forks=1) as site:
         first = site.spawner.pid
@@ -59,12 +71,7 @@ async def test_one_that_is_killed_while_it_is_renewed_is_replaced() -> None:
 async def test_the_last_one_is_ours_until_it_has_answered_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmspell_fleet.spawner.helper.LOOK_S", READY_S)
     async with spawning("zygote", forks=2) as site:
-        first = site.spawner.pid
-        assert first is not None
-        await site.start()
-        os.kill(first, signal.SIGSTOP)
-        kernel = site.ask()
-        await eventually(lambda: site.spawner.pid not in (None, first), "the next zygote")
+        first, kernel = await renewed_with_one_unanswered(site)
         assert site.spawner.pids == (first, site.spawner.pid)
 
         os.kill(first, signal.SIGCONT)
@@ -74,12 +81,7 @@ async def test_the_last_one_is_ours_until_it_has_answered_everything(monkeypatch
 
 async def test_the_end_of_the_last_one_does_not_cost_the_one_in_its_place() -> None:
     async with spawning("zygote", forks=2) as site:
-        first = site.spawner.pid
-        assert first is not None
-        await site.start()
-        os.kill(first, signal.SIGSTOP)
-        kernel = site.ask()
-        await eventually(lambda: site.spawner.pid not in (None, first), "the next zygote")
+        first, kernel = await renewed_with_one_unanswered(site)
         second = site.spawner.pid
 
         os.kill(first, signal.SIGKILL)

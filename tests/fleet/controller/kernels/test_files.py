@@ -28,14 +28,6 @@ ONE, OTHER = (KernelId(f"{n}0000000-0000-4000-8000-000000000000") for n in (1, 2
 SPEC = KernelSpec(id=ONE, tenant=TenantId("t"), name="first")
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> FleetPaths:
-    made = FleetPaths(*(str(tmp_path / name) for name in ("run", "state", "logs")))
-    for path in (made.runtime, made.state, made.logs):
-        Path(path).mkdir(mode=0o700)
-    return made
-
-
 def connection(**given: object) -> ConnectionInfo:
     made = {
         "transport": "tcp",
